@@ -1,0 +1,33 @@
+"""A workbench for image completion: draw a hole on a photograph, fill it five ways, look inside.
+
+Conventions: an image is float32 (B, 3, H, W), RGB, in [0, 1]; a mask is float32 (B, 1, H, W) with
+1 = hole = repaint. Names are imported when first used, so ``import workbench`` is quick.
+"""
+
+import importlib
+
+_NAMES = {
+    "load_image": "image",
+    "save_image": "image",
+    "load_mask": "mask",
+    "save_mask": "mask",
+    "inpaint": "methods",
+    "list_methods": "methods",
+    "MaskEditor": "widgets",
+}
+_MODULES = ("check", "data", "image", "labs", "mask", "methods", "metrics", "plot", "widgets")
+
+__all__ = [*_NAMES, *_MODULES]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"workbench.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"workbench.{name}")
+    raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

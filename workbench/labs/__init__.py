@@ -1,0 +1,95 @@
+"""Exercises that check themselves.
+
+`check` calls a learner's function on pictures it has not seen, says in one line what is wrong and which mistake
+it looks like, and hands back a function to go on with: the learner's when it is right, the reference when not.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from workbench import check as checks
+
+_ROOMS = ("masks", "metrics")
+"""The modules of this package that hold exercises, in teaching order."""
+
+
+class Mistake(Exception):
+    """What is wrong with an answer, in words meant for the learner."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise.
+
+    Args:
+        name: room and task, as in "metrics.hole_psnr".
+        reference: a right answer; its docstring is the task.
+        test: calls an answer and raises `Mistake` where it is wrong.
+    """
+
+    name: str
+    reference: Callable
+    test: Callable[[Callable], None]
+
+
+def list_exercises() -> list[str]:
+    """Names of all exercises, in teaching order."""
+    return list(_exercises())
+
+
+def check(name: str, answer: Callable) -> Callable:
+    """Checks the answer to an exercise, prints one line, and returns a function to go on with.
+
+    Args:
+        name: one of `list_exercises()`.
+        answer: the learner's function. One that raises NotImplementedError counts as not done yet.
+
+    Returns:
+        ``answer`` when it is right, the reference otherwise: the notebook runs on either way.
+
+    Raises:
+        ValueError: no such exercise.
+        TypeError: ``answer`` is no function.
+
+    Example:
+        >>> my_psnr = check("metrics.hole_psnr", my_psnr)
+        metrics.hole_psnr: right.
+    """
+    exercise = _exercises()[checks.choice(name, "name", _exercises())]
+    if not callable(answer):
+        raise TypeError(f"answer is a {type(answer).__name__}, expected your function itself, without brackets.")
+    try:
+        exercise.test(answer)
+    except NotImplementedError:
+        print(f"{name}: not done yet. The reference stands in for it.")
+    except Mistake as mistake:
+        print(f"{name}: not right yet. {mistake} The reference stands in for it.")
+    else:
+        print(f"{name}: right.")
+        return answer
+    return exercise.reference
+
+
+def call(answer: Callable, *arguments):
+    """Calls a learner's function; an exception inside it becomes a `Mistake` that tells where."""
+    try:
+        return answer(*arguments)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        line = error.__traceback__
+        while line.tb_next is not None and line.tb_frame.f_code is not getattr(answer, "__code__", None):
+            line = line.tb_next
+        raise Mistake(f"Your line {line.tb_lineno} raised {type(error).__name__}: {error}.") from error
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raises `Mistake` with this message unless the condition holds."""
+    if not condition:
+        raise Mistake(message)
+
+
+def _exercises() -> dict[str, Exercise]:
+    rooms = (importlib.import_module(f"workbench.labs.{room}") for room in _ROOMS)
+    return {exercise.name: exercise for room in rooms for exercise in room.EXERCISES}

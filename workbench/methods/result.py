@@ -1,0 +1,77 @@
+"""What a method hands out: a `Step` at a time while it runs, and a `Result` at the end."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from workbench import image as pictures
+from workbench import plot
+
+
+@dataclass(frozen=True)
+class Step:
+    """One look at a method at work.
+
+    Args:
+        i: number of this step, from 1 to total.
+        total: how many steps there will be.
+        label: what has just been done, for a person ("level 3 of 5, pass 2").
+        image: the picture as it stands, (B, 3, h, w) in [0, 1]; h, w may be smaller than the input's.
+        arrays: whatever else the method lets you look at, by name (tensors).
+    """
+
+    i: int
+    total: int
+    label: str
+    image: torch.Tensor
+    arrays: dict = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        arrays = "".join(f", {name} {tuple(a.shape)}" for name, a in self.arrays.items())
+        return f"Step({self.i}/{self.total}: {self.label}; image {tuple(self.image.shape)}{arrays})"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A filled picture and how it came about.
+
+    Args:
+        image: (B, 3, H, W); outside the hole (and the feather, if any) bit-equal to the input.
+        raw: (B, 3, H, W), what the method painted before the kept pixels were put back.
+        mask: (B, 1, H, W), the hole.
+        masked_image: (B, 3, H, W), the input with the hole in mid grey.
+        steps: the method's `Step`s in order; only the last one for pictures above two megapixels.
+        seconds: wall time.
+        params: method, seed and everything else that was chosen.
+        interrupted: True when the run was stopped early; image is then the last step's.
+    """
+
+    image: torch.Tensor
+    raw: torch.Tensor
+    mask: torch.Tensor
+    masked_image: torch.Tensor
+    steps: list[Step]
+    seconds: float
+    params: dict
+    interrupted: bool = False
+
+    def show(self):
+        """A figure with the hole and the fill side by side (the first picture of a batch)."""
+        return plot.show_images({"hole": self.masked_image[:1], self.params["method"]: self.image[:1]})
+
+    def save(self, path) -> Path:
+        """Writes the filled picture; see `wb.save_image`."""
+        return pictures.save_image(self.image, path)
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[-2:]
+        batch = f"{self.image.shape[0]} pictures, " if self.image.shape[0] > 1 else ""
+        stopped = ", interrupted" if self.interrupted else ""
+        return (
+            f"Result({self.params['method']}: {batch}{height} x {width}, hole {self.mask.mean():.1%}, "
+            f"seed {self.params['seed']}, {len(self.steps)} steps{stopped})"
+        )
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {"text/plain": repr(self), "image/png": self.show()._repr_png_()}
