@@ -1,19 +1,22 @@
 """Figures: what they show, and that they leave nothing behind."""
 
+import base64
+import io
 import sys
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from workbench import plot
 
 
 def pixels(figure) -> bytes:
-    png = figure._repr_png_()
-    assert png.startswith(b"\x89PNG")
-    return png
+    kind, data = figure.encode()
+    assert Image.open(io.BytesIO(data)).get_format_mimetype() == kind
+    return data
 
 
 def test_tint_marks_the_hole_only(photo, hole):
@@ -36,6 +39,16 @@ def test_every_figure_draws(photo, hole):
 def test_same_input_same_png(photo, hole):
     assert pixels(plot.show_mask(photo, hole)) == pixels(plot.show_mask(photo, hole))
     assert pixels(plot.show_mask(photo, hole)) != pixels(plot.show_mask(photo, 1 - hole))
+
+
+def test_a_notebook_gets_png_or_a_small_jpeg(photo):
+    assert photo.shape[-1] < 50
+    assert plot.show_image(photo).encode()[0] == "image/png"
+    noise = torch.rand(1, 3, 300, 400, generator=torch.Generator().manual_seed(0))
+    figure = plot.show_image(noise)
+    kind, data = figure.encode()
+    assert kind == "image/jpeg"
+    assert figure._repr_mimebundle_() == {"text/plain": "Picture()", kind: base64.b64encode(data).decode()}
 
 
 def test_drawing_into_given_axes_returns_them(photo):

@@ -4,6 +4,7 @@ A function draws into ``ax`` and returns it where one is given, and returns a ne
 here touches pyplot, so no figure is ever shown twice or left open.
 """
 
+import base64
 import io
 import math
 
@@ -22,10 +23,21 @@ TINT = (0.90, 0.10, 0.45)
 class Picture(Figure):
     """A figure that shows itself in a notebook, without pyplot."""
 
-    def _repr_png_(self) -> bytes:
+    def encode(self) -> tuple[str, bytes]:
+        """The figure as (MIME type, bytes): PNG, or JPEG of high quality where PNG would bloat the notebook."""
+        png = self._save("png")
+        if len(png) <= 60_000:
+            return "image/png", png
+        return "image/jpeg", self._save("jpeg", pil_kwargs={"quality": 90, "subsampling": 0})
+
+    def _save(self, format: str, **options) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=80, bbox_inches="tight", pad_inches=0.05)
+        self.savefig(buffer, format=format, dpi=80, bbox_inches="tight", pad_inches=0.05, **options)
         return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        kind, data = self.encode()
+        return {"text/plain": repr(self), kind: base64.b64encode(data).decode()}
 
     def __repr__(self) -> str:
         titles = [ax.get_title() for ax in self.axes if ax.get_title()]

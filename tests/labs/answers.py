@@ -5,6 +5,87 @@ import torch
 
 from workbench import mask as masks
 
+# conventions.to_image
+
+
+def to_image_stack(array):
+    return torch.stack([torch.tensor(array[:, :, c] / 255.0, dtype=torch.float32) for c in (2, 1, 0)])[None]
+
+
+def to_image_index(array):
+    return torch.from_numpy(np.moveaxis(array, -1, 0).astype("float32"))[[2, 1, 0]].unsqueeze(0).div(255)
+
+
+def to_image_bgr(array):
+    return torch.from_numpy(array).permute(2, 0, 1)[None] / 255
+
+
+def to_image_no_batch(array):
+    return to_image_stack(array)[0]
+
+
+def to_image_channels_last(array):
+    return torch.from_numpy(array[..., ::-1].copy())[None].float() / 255
+
+
+def to_image_255(array):
+    return to_image_stack(array) * 255
+
+
+def to_image_reshape(array):
+    return torch.from_numpy(array[..., ::-1].copy()).reshape(1, 3, *array.shape[:2]).float() / 255
+
+
+def to_image_double(array):
+    return to_image_stack(array).double()
+
+
+def to_image_signed(array):
+    return to_image_stack(array) * 2 - 1
+
+
+def to_image_width_first(array):
+    return to_image_stack(array).transpose(2, 3)
+
+
+# conventions.crop
+
+
+def crop_ranges(image, box):
+    rows = [y for y in range(image.shape[2]) if box[1] <= y < box[3]]
+    columns = [x for x in range(image.shape[3]) if box[0] <= x < box[2]]
+    return image[:, :, rows][:, :, :, columns]
+
+
+def crop_narrow(image, box):
+    (x0, y0), (x1, y1) = np.clip(np.array(box).reshape(2, 2), 0, [image.shape[3], image.shape[2]])
+    return image.narrow(2, y0, y1 - y0).narrow(3, x0, x1 - x0).contiguous().clone()
+
+
+def crop_swapped(image, box):
+    return image[..., max(box[0], 0) : box[2], max(box[1], 0) : box[3]].clone()
+
+
+def crop_end_included(image, box):
+    return crop_ranges(image, (box[0], box[1], box[2] + 1, box[3] + 1))
+
+
+def crop_size(image, box):
+    return crop_ranges(image, (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+
+
+def crop_negative(image, box):
+    return image[..., box[1] : box[3], box[0] : box[2]].clone()
+
+
+def crop_view(image, box):
+    return image[..., max(box[1], 0) : box[3], max(box[0], 0) : box[2]]
+
+
+def crop_first_only(image, box):
+    return crop_ranges(image[0][None], box)
+
+
 # realfill.random_mask
 
 
@@ -176,12 +257,216 @@ def psnr_epsilon(result, truth, mask):
     return 10 * torch.log10(1 / (mse + 1e-8))
 
 
+# patchmatch.propagate
+
+
+def propagate_roll(xy, dx, dy):
+    candidate = torch.roll(xy, (dy, dx), (2, 3)) + torch.tensor([dx, dy]).view(1, 2, 1, 1)
+    valid = torch.nn.functional.pad((xy[:, :1] >= 0).float(), (9, 9, 9, 9))
+    valid = torch.roll(valid, (dy, dx), (2, 3))[..., 9:-9, 9:-9] > 0
+    return candidate.masked_fill(~valid, -1)
+
+
+def propagate_loop(xy, dx, dy):
+    out = -torch.ones_like(xy)
+    for y in range(xy.shape[2]):
+        for x in range(xy.shape[3]):
+            if 0 <= y - dy < xy.shape[2] and 0 <= x - dx < xy.shape[3] and xy[0, 0, y - dy, x - dx] >= 0:
+                out[0, 0, y, x] = xy[0, 0, y - dy, x - dx] + dx
+                out[0, 1, y, x] = xy[0, 1, y - dy, x - dx] + dy
+    return out
+
+
+def propagate_no_step(xy, dx, dy):
+    moved = propagate_roll(xy, dx, dy)
+    return torch.where(moved >= 0, moved - torch.tensor([dx, dy]).view(1, 2, 1, 1), -1)
+
+
+def propagate_wrong_neighbour(xy, dx, dy):
+    return propagate_roll(xy, -dx, -dy)
+
+
+def propagate_wrong_axis(xy, dx, dy):
+    return propagate_roll(xy, dy, dx)
+
+
+def propagate_wrapping(xy, dx, dy):
+    return torch.roll(xy, (dy, dx), (2, 3)) + torch.tensor([dx, dy]).view(1, 2, 1, 1)
+
+
+def propagate_lost(xy, dx, dy):
+    padded = torch.nn.functional.pad(xy, (9, 9, 9, 9), value=-1)
+    return torch.roll(padded, (dy, dx), (2, 3))[..., 9:-9, 9:-9] + torch.tensor([dx, dy]).view(1, 2, 1, 1)
+
+
+def propagate_in_place(xy, dx, dy):
+    return xy.copy_(propagate_roll(xy, dx, dy))
+
+
+def propagate_zero_outside(xy, dx, dy):
+    return propagate_roll(xy, dx, dy).clamp(min=0)
+
+
+# patchmatch.random_search
+
+
+def search_powers(xy, radius, generator):
+    radii = [radius * 0.5**i for i in range(20) if radius * 0.5**i >= 1]
+    return [xy + torch.empty(xy.shape).uniform_(-w, w, generator=generator).round().to(xy.dtype) for w in radii]
+
+
+def search_truncated(xy, radius, generator):
+    out = []
+    for i in range(int(np.log2(radius)) + 1):
+        w = radius / 2**i
+        out.append(xy + ((torch.rand(*xy.shape, generator=generator) - 0.5) * 2 * w).to(torch.int64))
+    return out
+
+
+def search_one_side(xy, radius, generator):
+    return [xy + (torch.rand(xy.shape, generator=generator) * w).round().long() for w in (20, 10, 5, 2.5, 1.25)]
+
+
+def search_alike(xy, radius, generator):
+    return [
+        xy + (w * (2 * torch.rand((), generator=generator) - 1)).round().long().expand_as(xy)
+        for w in (20, 10, 5, 2.5, 1.25)
+    ]
+
+
+def search_global(xy, radius, generator):
+    return [xy + (w * (2 * torch.rand(xy.shape) - 1)).round().long() for w in (20, 10, 5, 2.5, 1.25)]
+
+
+def search_too_far(xy, radius, generator):
+    return [x + (x - xy) for x in search_powers(xy, radius, generator)]
+
+
+def search_no_shrinking(xy, radius, generator):
+    return [search_powers(xy, radius, generator)[0] for _ in range(5)]
+
+
+def search_fractions(xy, radius, generator):
+    return [xy + w * (2 * torch.rand(xy.shape, generator=generator) - 1) for w in (20, 10, 5, 2.5, 1.25)]
+
+
+def search_too_long(xy, radius, generator):
+    return [*search_powers(xy, radius, generator), xy]
+
+
+def search_diagonal(xy, radius, generator):
+    return [
+        xy + (w * (2 * torch.rand(1, 1, *xy.shape[2:], generator=generator) - 1)).round().long()
+        for w in (20, 10, 5, 2.5, 1.25)
+    ]
+
+
+# patchmatch.vote
+
+
+def vote_loop(source, xy, weight, patch):
+    r, (height, width) = patch // 2, xy.shape[2:]
+    out = torch.zeros(1, 3, height, width)
+    for py in range(height):
+        for px in range(width):
+            total = norm = 0
+            for cy in range(max(0, py - r), min(height, py + r + 1)):
+                for cx in range(max(0, px - r), min(width, px + r + 1)):
+                    x, y = xy[0, :, cy, cx].tolist()
+                    total = total + weight[0, 0, cy, cx] * source[0, :, y + py - cy, x + px - cx]
+                    norm = norm + weight[0, 0, cy, cx]
+            out[0, :, py, px] = total / norm
+    return out
+
+
+def vote_fold(source, xy, weight, patch):
+    """Cuts all matched patches out and folds them back."""
+    size, r = xy.shape[2:], patch // 2
+    windows = torch.nn.functional.unfold(source, patch)  # (1, 3 p p, M)
+    per_row = source.shape[3] - 2 * r
+    flat = ((xy[0, 1] - r) * per_row + xy[0, 0] - r).flatten()
+    w = weight.flatten()
+    chosen = windows[:, :, flat] * w
+    fold = {"output_size": (size[0] + 2 * r, size[1] + 2 * r), "kernel_size": patch}
+    total = torch.nn.functional.fold(chosen, **fold)
+    norm = torch.nn.functional.fold(w.expand(1, patch * patch, -1), **fold)
+    return (total / norm)[..., r:-r, r:-r]
+
+
+def vote_middle(source, xy, weight, patch):
+    return source[:, :, xy[0, 1], xy[0, 0]]
+
+
+def vote_unweighted(source, xy, weight, patch):
+    return vote_fold(source, xy, torch.ones_like(weight), patch)
+
+
+def vote_mirrored(source, xy, weight, patch):
+    r, (height, width) = patch // 2, xy.shape[2:]
+    out = torch.zeros(1, 3, height, width)
+    for py in range(height):
+        for px in range(width):
+            total = norm = 0
+            for cy in range(max(0, py - r), min(height, py + r + 1)):
+                for cx in range(max(0, px - r), min(width, px + r + 1)):
+                    x, y = xy[0, :, cy, cx].tolist()
+                    total = total + weight[0, 0, cy, cx] * source[0, :, y - py + cy, x - px + cx]
+                    norm = norm + weight[0, 0, cy, cx]
+            out[0, :, py, px] = total / norm
+    return out
+
+
+def vote_dark_frame(source, xy, weight, patch):
+    r = patch // 2
+    share = torch.nn.functional.pad(torch.ones_like(weight), (r, r, r, r))
+    share = torch.nn.functional.avg_pool2d(share, patch, 1)
+    return vote_fold(source, xy, weight, patch) * share
+
+
+def vote_sum(source, xy, weight, patch):
+    return vote_fold(source, xy, weight, patch) * patch**2
+
+
+def vote_row_first(source, xy, weight, patch):
+    y, x = xy[:, :1].clamp(max=source.shape[2] - 3), xy[:, 1:]
+    return vote_fold(source, torch.cat([x, y], 1), weight, patch)
+
+
+def vote_in_place(source, xy, weight, patch):
+    result = vote_fold(source, xy, weight, patch)
+    weight /= weight.sum()
+    return result
+
+
 RIGHT = {
+    "conventions.to_image": [to_image_stack, to_image_index],
+    "conventions.crop": [crop_ranges, crop_narrow],
     "realfill.random_mask": [random_mask_loop, random_mask_comparison],
     "masks.feathered_composite": [composite_lerp, composite_where],
     "metrics.hole_psnr": [psnr_by_selection, psnr_by_root],
+    "patchmatch.propagate": [propagate_roll, propagate_loop],
+    "patchmatch.random_search": [search_powers, search_truncated],
+    "patchmatch.vote": [vote_loop, vote_fold],
 }
 WRONG = {
+    "conventions.to_image": [
+        ("Red and blue are swapped", to_image_bgr),
+        ("one picture keeps its batch dimension", to_image_no_batch),
+        ("Your channels come last", to_image_channels_last),
+        ("divide by 255", to_image_255),
+        ("reshape only renames them", to_image_reshape),
+        ("dtype torch.float64", to_image_double),
+        ("go below 0", to_image_signed),
+        ("Height and width are swapped", to_image_width_first),
+    ],
+    "conventions.crop": [
+        ("rows (y) come first", crop_swapped),
+        ("the end of a box is excluded", crop_end_included),
+        ("a box holds two corners", crop_size),
+        ("clip it at 0", crop_negative),
+        ("return a copy", crop_view),
+        ("expected (2, 3, 7, 11)", crop_first_only),
+    ],
     "realfill.random_mask": [
         ("height comes first", random_mask_width_first),
         ("You only ever make holes of the rectangles", random_mask_never_flipped),
@@ -211,5 +496,33 @@ WRONG = {
         ("The sign is wrong", psnr_negative),
         ("average over the whole batch", psnr_batch),
         ("should give infinity", psnr_epsilon),
+    ],
+    "patchmatch.propagate": [
+        ("You copy the neighbour's match as it is", propagate_no_step),
+        ("wrong sign", propagate_wrong_neighbour),
+        ("wrong axis", propagate_wrong_axis),
+        ("torch.roll wraps round", propagate_wrapping),
+        ("the candidate must stay -1", propagate_lost),
+        ("write into a copy", propagate_in_place),
+        ("missing the candidate should be -1", propagate_zero_outside),
+    ],
+    "patchmatch.random_search": [
+        ("on one side only", search_one_side),
+        ("All pixels move alike", search_alike),
+        ("global random state", search_global),
+        ("expected at most the radius", search_too_far),
+        ("does not shrink", search_no_shrinking),
+        ("fractions of a pixel", search_fractions),
+        ("you make 6 candidates", search_too_long),
+        ("along a diagonal", search_diagonal),
+    ],
+    "patchmatch.vote": [
+        ("only the middle pixel", vote_middle),
+        ("You count every patch alike", vote_unweighted),
+        ("The offset has the wrong sign", vote_mirrored),
+        ("At the frame your picture is wrong", vote_dark_frame),
+        ("25 times too bright", vote_sum),
+        ("is x taken from xy[:, 0]", vote_row_first),
+        ("You change what you were given", vote_in_place),
     ],
 }

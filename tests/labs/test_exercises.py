@@ -78,7 +78,7 @@ def test_the_line_of_a_fault_is_named(capsys):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="name is 'nope', expected one of: realfill.random_mask"):
+    with pytest.raises(ValueError, match="name is 'nope', expected one of: conventions.to_image"):
         labs.check("nope", print)
     with pytest.raises(TypeError, match="without brackets"):
         labs.check(NAMES[0], torch.zeros(1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from workbench import check as checks
 
-_ROOMS = ("masks", "metrics")
+_ROOMS = ("conventions", "masks", "metrics", "patchmatch")
 """The modules of this package that hold exercises, in teaching order."""
 
 
