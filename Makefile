@@ -20,6 +20,8 @@ WORKERS ?= 2
 # The lessons need no network, and their saved outputs no progress bars.
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
+# See workbench/__init__.py; here for programs that load torch first.
+export OMP_WAIT_POLICY := passive
 
 help:
 	@sed -n 's/^# //p' Makefile

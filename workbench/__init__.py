@@ -5,6 +5,11 @@ Conventions: an image is float32 (B, 3, H, W), RGB, in [0, 1]; a mask is float32
 """
 
 import importlib
+import os
+
+# torch's threads must sleep while they wait. Spinning, as is the default, they slow each other down twenty times and
+# more as soon as another program (a browser, a second notebook) wants a core. Read once, when torch is first loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _NAMES = {
     "load_image": "image",

@@ -76,7 +76,7 @@ _PHOTOGRAPHS = {
                  "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7"),
         _skimage("coins", (303, 384), "Greek coins from Pompeii, grey", _PUBLIC, "Brooklyn Museum Collection",
                  "f8d773fc9cfa6f4d8e5942dc34d0a0788fcaed2a4fefbbed0aef5398d7ef4cba"),
-        _sklearn("flower", (427, 640), "a pink dahlia in front of green leaves", _CC_BY, "vultilion, Flickr",
+        _sklearn("flower", (427, 640), "an apricot dahlia in front of dark leaves", _CC_BY, "vultilion, Flickr",
                  "a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638"),
         _skimage("grass", (512, 512), "a lawn from above, grey", _CC0, "linolafett, DeviantArt: Grass 01",
                  "b6b6022426b38936c43a4ac09635cd78af074e90f42ffa8227ac8b7452d39f89"),

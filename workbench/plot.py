@@ -26,9 +26,9 @@ class Picture(Figure):
     def encode(self) -> tuple[str, bytes]:
         """The figure as (MIME type, bytes): PNG, or JPEG of high quality where PNG would bloat the notebook."""
         png = self._save("png")
-        if len(png) <= 60_000:
+        if len(png) <= 40_000:
             return "image/png", png
-        return "image/jpeg", self._save("jpeg", pil_kwargs={"quality": 90, "subsampling": 0})
+        return "image/jpeg", self._save("jpeg", pil_kwargs={"quality": 85, "subsampling": 0})
 
     def _save(self, format: str, **options) -> bytes:
         buffer = io.BytesIO()

@@ -7,9 +7,11 @@ over kept pixels: `inpaint` puts them back.
 
 import importlib
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 from tqdm.auto import tqdm
@@ -60,7 +62,7 @@ def inpaint(
         method: one of `list_methods()`.
         seed: same seed, same picture; every picture of a batch gets the same one.
         feather: width in pixels of the blend outside the hole; 0 keeps every pixel there bit-equal.
-        progress: shows a bar once half a second has gone by.
+        progress: shows a bar once half a second has gone by (never where TQDM_DISABLE=1 is set).
         callback: called with every `Step`.
         **params: what else the method takes; see its fill function.
 
@@ -85,10 +87,12 @@ def inpaint(
 
     start, raw, steps, interrupted = time.perf_counter(), image.clone(), [], False
     items = [i for i in range(image.shape[0]) if mask[i].any()]
-    bar = tqdm(total=1, desc=method, delay=0.5, leave=False, disable=None if progress else True)
+    quiet = not progress or os.environ.get("TQDM_DISABLE") == "1"  # tqdm's notebook bar does not read it
+    bar = tqdm(total=1, desc=method, delay=0.5, leave=False, disable=quiet)
     try:
         for item, step in _run(fill, image, mask, items, seed, params):
-            raw[item] = pictures.resize(step.image, image.shape[-2:])[0]
+            x0, y0, x1, y1 = step.box or (0, 0, image.shape[-1], image.shape[-2])
+            raw[item, :, y0:y1, x0:x1] = pictures.resize(step.image, (y1 - y0, x1 - x0))[0]
             steps = [*steps, step] if keep_all else [step]
             bar.total, bar.n = step.total, step.i
             bar.set_postfix_str(step.label)
@@ -134,7 +138,7 @@ def _run(fill, image, mask, items, seed, params) -> Iterator[tuple[int, Step]]:
                 if len(items) > 1:
                     label = f"picture {i + 1}: {step.label}"
                     number, total = step.i + position * step.total, step.total * len(items)
-                    step = Step(number, total, label, step.image, step.arrays)
+                    step = replace(step, i=number, total=total, label=label)
                 yield i, step
 
 

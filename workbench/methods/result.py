@@ -17,8 +17,9 @@ class Step:
         i: number of this step, from 1 to total.
         total: how many steps there will be.
         label: what has just been done, for a person ("level 3 of 5, pass 2").
-        image: the picture as it stands, (B, 3, h, w) in [0, 1]; h, w may be smaller than the input's.
+        image: the picture as it stands, (1, 3, h, w) in [0, 1]; h, w may be smaller than the input's.
         arrays: whatever else the method lets you look at, by name (tensors).
+        box: the part (x0, y0, x1, y1) of the input that image shows, in the input's pixels; None = all of it.
     """
 
     i: int
@@ -26,6 +27,7 @@ class Step:
     label: str
     image: torch.Tensor
     arrays: dict = field(default_factory=dict)
+    box: tuple[int, int, int, int] | None = None
 
     def __repr__(self) -> str:
         arrays = "".join(f", {name} {tuple(a.shape)}" for name, a in self.arrays.items())
@@ -74,4 +76,4 @@ class Result:
         )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {"text/plain": repr(self), "image/png": self.show()._repr_png_()}
+        return {**self.show()._repr_mimebundle_(), "text/plain": repr(self)}
