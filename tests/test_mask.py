@@ -189,6 +189,24 @@ def test_growing_batches_item_by_item():
     assert torch.equal(grown, torch.cat([masks.grow(a, 2), masks.grow(b, 2)]))
 
 
+@pytest.mark.parametrize("kind", ["corner", "scattered", "all but one"])
+def test_distances_agree_with_brute_force(kind):
+    mask = {
+        "corner": masks.box((17, 23), (18, 0, 23, 5)),
+        "scattered": (torch.rand(1, 1, 17, 23, generator=torch.Generator().manual_seed(2)) < 0.05).float(),
+        "all but one": 1 - masks.box((17, 23), (3, 9, 4, 10)),
+    }[kind]
+    y, x = np.mgrid[:17, :23]
+    gap = np.hypot(y[..., None, None] - y, x[..., None, None] - x)  # (H, W, H, W) between any two pixels
+    hole = mask[0, 0].numpy() > 0
+    to_hole, to_keep = (np.where(side, gap, np.inf).min((2, 3)) for side in (hole, ~hole))
+    for radius in (0, 1, 2.5, 6):
+        assert np.array_equal(masks.grow(mask, radius)[0, 0].numpy(), to_hole <= radius)
+        assert np.array_equal(masks.shrink(mask, radius)[0, 0].numpy(), to_keep > radius)
+        soft = np.where(to_hole <= radius, 1 - to_hole / (radius + 1), 0)
+        np.testing.assert_allclose(masks.feather(mask, radius)[0, 0].numpy(), soft, atol=1e-6)
+
+
 def test_feather_is_a_ramp_outside_the_hole():
     mask = masks.box((1, 12), (0, 0, 4, 1))
     soft = masks.feather(mask, 3)[0, 0, 0]

@@ -327,13 +327,13 @@ def bounding_box(mask: torch.Tensor) -> tuple[int, int, int, int]:
 def grow(mask: torch.Tensor, radius: float) -> torch.Tensor:
     """Adds all pixels no farther than ``radius`` pixels from the hole (a disc, not a square)."""
     check.number(radius, "radius", 0)
-    return (_distance(check.mask(mask)) <= radius).to(mask.dtype)
+    return (_distance(check.mask(mask), radius) <= radius).to(mask.dtype)
 
 
 def shrink(mask: torch.Tensor, radius: float) -> torch.Tensor:
     """Takes away all hole pixels no farther than ``radius`` pixels from a kept pixel."""
     check.number(radius, "radius", 0)
-    return (_distance(1 - check.mask(mask)) > radius).to(mask.dtype)
+    return (_depth(check.mask(mask)) > radius).to(mask.dtype)
 
 
 def feather(mask: torch.Tensor, radius: float) -> torch.Tensor:
@@ -352,7 +352,7 @@ def feather(mask: torch.Tensor, radius: float) -> torch.Tensor:
     Source: RealFill blurs the mask; we use a ramp, so that it is known where the kept area is untouched.
     """
     check.number(radius, "radius", 0)
-    distance = _distance(check.mask(mask))
+    distance = _distance(check.mask(mask), radius)
     return (1 - distance / (radius + 1)).where(distance <= radius, torch.zeros(())).to(mask.dtype)
 
 
@@ -369,8 +369,8 @@ def border(mask: torch.Tensor, width: float = 3, side: str = "both") -> torch.Te
     """
     check.number(width, "width", 0)
     check.choice(side, "side", ("both", "inside", "outside"))
-    inside = mask * (_distance(1 - check.mask(mask)) <= width)
-    outside = (1 - mask) * (_distance(mask) <= width)
+    inside = mask * (_depth(check.mask(mask)) <= width)
+    outside = (1 - mask) * (_distance(mask, width) <= width)
     return {"both": inside + outside, "inside": inside, "outside": outside}[side].to(mask.dtype)
 
 
@@ -566,10 +566,31 @@ def _combine(masks, operation) -> torch.Tensor:
     return result
 
 
-def _distance(mask: torch.Tensor) -> torch.Tensor:
-    """Distance in pixels from each pixel to the nearest hole pixel, (B, 1, H, W); infinite without a hole."""
+def _distance(mask: torch.Tensor, reach: float) -> torch.Tensor:
+    """Distance in pixels to the nearest hole pixel, (B, 1, H, W); only that it is more matters beyond ``reach``."""
     distance = torch.full_like(mask, torch.inf)
-    for item, out in zip(mask.detach().cpu().numpy(), distance, strict=True):
+    for item, out in zip(mask, distance, strict=True):
         if item.any():
-            out.copy_(torch.from_numpy(ndimage.distance_transform_edt(item[0] == 0)))
+            rows, columns = _around(item, math.ceil(reach))
+            hole = item[0, rows, columns].cpu().numpy() > 0.5
+            out[0, rows, columns] = torch.from_numpy(ndimage.distance_transform_edt(~hole)).to(mask)
     return distance
+
+
+def _depth(mask: torch.Tensor) -> torch.Tensor:
+    """Distance in pixels from each hole pixel to the nearest kept one, (B, 1, H, W); 0 on kept pixels."""
+    depth = torch.zeros_like(mask)
+    for item, out in zip(mask, depth, strict=True):
+        if item.all():
+            out.fill_(torch.inf)
+        elif item.any():
+            rows, columns = _around(item, 1)
+            hole = item[0, rows, columns].cpu().numpy() > 0.5
+            out[0, rows, columns] = torch.from_numpy(ndimage.distance_transform_edt(hole)).to(mask)
+    return depth
+
+
+def _around(item: torch.Tensor, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the hole of a mask (1, H, W) and so many pixels round it: nothing beyond matters."""
+    x0, y0, x1, y1 = bounding_box(item[None])
+    return slice(max(0, y0 - margin), y1 + margin), slice(max(0, x0 - margin), x1 + margin)

@@ -67,12 +67,12 @@ def fill(
 
     Yields:
         A Step after every turn, its image (1, 3, h, w) at that level's size, showing the window around the hole that
-        is worked on (`box`); the last Step has the full size. `arrays` holds "field" (1, 2, h, w), "error" (1, 1, h, w) (see
-        Field) and "mask" (1, 1, h, w). A level may end early, so `total` may shrink on the way; the last Step has
-        i = total. Time and memory are bounded: the window by 4 million pixels, or the hole's box and 64 pixels around
-        it where that is more; the patches processed in all turns of a level by two million; larger levels only
-        copy what was matched at half their size. Measured for 24 megapixels: a hole of 1000 x 1000 takes half a minute
-        on one core and 1.5 GiB beside the picture, one of 3000 x 3000 two and a half minutes and 5.5 GiB.
+        is worked on (`box`); the last Step has the full size. `arrays` holds "field" (1, 2, h, w) and "error"
+        (1, 1, h, w) (see Field), and "mask" (1, 1, h, w). A level may end early, so `total` may shrink on the way; the
+        last Step has i = total. Time and memory are bounded: the window by 4 million pixels, or the hole's box and 64
+        pixels around it where that is more; the patches processed in all turns of a level by two million; larger
+        levels only copy what was matched at half their size. Measured for 24 megapixels: a hole of 1000 x 1000 takes
+        half a minute on one core and 1.5 GiB beside the picture, one of 3000 x 3000 two and a half minutes and 5.5 GiB.
 
     Raises:
         ValueError: wrong shape or range, more than one picture, an even patch, or a hole as large as the picture.
