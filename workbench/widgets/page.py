@@ -1,0 +1,95 @@
+"""What the editor tells the web page: its looks, and three things that ipycanvas leaves no other place to say.
+
+1. ipycanvas keeps every turn of the wheel from the page. Here the page gets it back, unless the editor has the focus
+   (click into it) or Ctrl is held; turning down with the whole picture in view also scrolls on, since it is of no
+   other use. Where a page forbids inline scripts the wheel always zooms, and the page is scrolled beside the canvas.
+2. JupyterLab reads single letters typed over a selected cell as commands ("x" cuts the cell!), before the canvas
+   sees them. ``data-lm-suppress-shortcuts`` is JupyterLab's own mark for "not here".
+3. Tab and the browser's own Ctrl keys go to the browser, so that nobody is caught in the canvas.
+
+The static picture below a living editor is hidden: it stands there for whoever opens the notebook without a kernel.
+"""
+
+import ipywidgets
+
+ROOT = "workbench-mask-editor"
+FITTED = "workbench-fitted"
+"""Class of the stage while the whole picture is in view."""
+
+PAN = "workbench-pan"
+"""Class of the stage while the picture can be dragged."""
+
+STATIC_METADATA = {"needs_background": "light", "image/png": {"unconfined": True}}
+"""Marks the static picture among all pictures of a notebook: JupyterLab turns it into the two classes below."""
+
+_SCRIPT = """
+const root = this.closest('.ROOT');
+if (!root || root.dataset.lmSuppressShortcuts) return;
+root.dataset.lmSuppressShortcuts = 'true';
+const stage = root.querySelector('.workbench-stage');
+stage.addEventListener('wheel', e => {
+  const idle = e.deltaY > 0 && stage.classList.contains('FITTED');
+  if (!e.ctrlKey && (idle || !root.contains(document.activeElement))) e.stopPropagation();
+}, {capture: true});
+stage.addEventListener('keydown', e => {
+  const ours = !['Tab', 'F5', 'F11', 'F12'].includes(e.key) && (!(e.ctrlKey || e.metaKey) || /^[zy]$/i.test(e.key));
+  if (!ours) e.stopPropagation();
+}, {capture: true});
+"""
+
+_LOOKS = """
+.ROOT { width: 100%; max-width: 920px; gap: 6px; padding: 2px; }
+.ROOT .widget-inline-hbox, .ROOT .widget-button, .ROOT .widget-upload { margin: 0; }
+.ROOT .workbench-bar { flex-wrap: wrap; align-items: center; gap: 4px; overflow: visible; }
+.ROOT .workbench-group { gap: 2px; align-items: center; padding-right: 7px; margin-right: 3px; overflow: visible;
+  border-right: 1px solid var(--jp-border-color2, #ddd); }
+.ROOT .workbench-group:last-child { border-right: none; margin-right: 0; padding-right: 0; }
+.ROOT button.jupyter-button { border-radius: 4px; height: 30px; line-height: 28px; padding: 0 8px; width: auto;
+  background: var(--jp-layout-color2, #eee); box-shadow: none; font-size: 12.5px; }
+.ROOT button.jupyter-button:hover:enabled { background: var(--jp-layout-color3, #ddd); box-shadow: none; }
+.ROOT button.jupyter-button:focus-visible { outline: 2px solid #1976d2; }
+.ROOT button.jupyter-button i { width: 16px; text-align: center; margin: 0; }
+.ROOT button.jupyter-button i:not(.center) { margin-right: 6px; }
+.ROOT .workbench-body { gap: 10px; align-items: flex-start; overflow: visible; }
+.ROOT .workbench-palette { flex: 0 0 126px; gap: 2px; overflow: visible; }
+.ROOT .workbench-palette .widget-toggle-buttons-group { display: flex; flex-direction: column; }
+.ROOT .workbench-palette button.widget-toggle-button { display: flex; flex-direction: row-reverse; align-items: center;
+  justify-content: flex-end; gap: 8px; width: 126px; margin: 0 0 2px; }
+.ROOT .workbench-palette button.widget-toggle-button i { margin: 0; }
+.ROOT .workbench-palette button.widget-toggle-button.mod-active { background: #1976d2; color: white; }
+.ROOT button.workbench-upload { font-size: 0; }
+.ROOT button.workbench-upload i, .ROOT button.workbench-upload::after { font-size: 12.5px; }
+.ROOT button.workbench-upload-photograph::after { content: "New photograph"; }
+.ROOT button.workbench-upload-mask::after { content: "Load mask"; }
+.ROOT .workbench-options { gap: 0; padding: 6px 0 0; overflow: visible; }
+.ROOT .workbench-options .widget-label { height: 20px; line-height: 20px; font-size: 12px; }
+.ROOT .workbench-options .widget-hslider, .ROOT .workbench-options .widget-checkbox { width: 126px; margin: 0; }
+.ROOT .workbench-options .widget-readout { min-width: 30px; }
+.ROOT .workbench-hint .widget-html-content { font-size: 12px; line-height: 1.4; }
+.ROOT .workbench-help .widget-html-content { font-size: 12px; line-height: 1.9; }
+.ROOT .workbench-status .widget-html-content { font-size: 13px; line-height: 1.5; }
+.ROOT .workbench-help kbd { padding: 0 4px; border: 1px solid #aaa; border-radius: 3px; background: #f7f7f7;
+  color: #222; }
+.ROOT .workbench-stage { flex: 0 1 auto; min-width: 0; overflow: hidden; border-radius: 4px;
+  background: repeating-conic-gradient(#e4e4e4 0 25%, #f4f4f4 0 50%) 0 0 / 20px 20px; }
+.ROOT .workbench-stage canvas { display: block; cursor: crosshair; margin: 0; touch-action: none; }
+.ROOT .workbench-stage canvas:focus { outline: none; }
+.ROOT .workbench-stage:focus-within { box-shadow: 0 0 0 2px #1976d2; }
+.ROOT .workbench-pan canvas { cursor: grab; }
+.ROOT .workbench-status .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 2px;
+  margin-right: 5px; vertical-align: -1px; }
+.ROOT .workbench-status .note { color: #2e7d32; }
+.ROOT .workbench-status .error { color: #b00020; font-weight: 600; }
+.ROOT .workbench-looks { display: none; }
+.jp-OutputArea-child:has(.ROOT) + .jp-OutputArea-child:has(img.jp-needs-light-background.jp-mod-unconfined) {
+  display: none; }
+"""
+
+
+def looks_and_script() -> ipywidgets.HTML:
+    """An invisible part of the editor that carries its style sheet, and the script above."""
+    script = " ".join(_SCRIPT.split()).replace('"', "&quot;")
+    value = f'<style onload="{script}">{_LOOKS}</style>'.replace("ROOT", ROOT).replace("FITTED", FITTED)
+    looks = ipywidgets.HTML(value)
+    looks.add_class("workbench-looks")
+    return looks
