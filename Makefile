@@ -63,7 +63,8 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache out
 
-# The environment. The mark is set last, so an interrupted build goes on where it stopped.
+# The environment. The mark is set last, so an interrupted build goes on where it stopped. The settings: photographs of
+# more than 10 MB can be uploaded; widgets stay alive while scrolled out of sight; nothing asks the network for news.
 $(READY): environment.yml pyproject.toml
 	@python=; for p in $${PYTHON:-python3.11 python3.12 python3.13 python3}; do \
 		if "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
@@ -77,7 +78,9 @@ $(READY): environment.yml pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(VERSIONS) || \
 		{ echo "Could not install the packages. Check the network and run make again: it goes on where it stopped." >&2; exit 1; }
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@mkdir -p $(VENV)/share/jupyter/lab/settings $(VENV)/etc/jupyter
+	@echo '{"ServerApp": {"tornado_settings": {"websocket_max_message_size": 134217728}}}' \
+		> $(VENV)/etc/jupyter/jupyter_server_config.json
 	@printf '%s\n' '{"@jupyterlab/notebook-extension:tracker": {"windowingMode": "defer"},' \
 		' "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
 		> $(VENV)/share/jupyter/lab/settings/overrides.json

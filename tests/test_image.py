@@ -260,3 +260,13 @@ def test_pad_frames_in_mid_grey(photo):
     assert padded.shape == (1, 3, 28, 34)
     assert torch.equal(padded[..., 3:23, 2:30], photo)
     assert (padded * wb.mask.outpaint((28, 34), 2, 3, 4, 5)).unique().tolist() == [0, 0.5]
+
+
+def test_png_with_few_colours_is_smaller_and_looks_the_same():
+    photo = wb.load_image("coffee", max_side=200)
+    exact, small = pictures.to_png(photo), pictures.to_png(photo, colours=128)
+    assert len(small) < len(exact) / 2
+    assert (wb.load_image(exact) - photo).abs().max() <= 0.5 / 255 + 1e-6
+    assert (wb.load_image(small) - photo).abs().mean() < 0.02
+    with pytest.raises(ValueError, match="colours is 300"):
+        pictures.to_png(photo, colours=300)

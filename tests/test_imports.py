@@ -12,7 +12,7 @@ import workbench as wb
 PACKAGE = Path(wb.__file__).parent
 ORDER = [
     {"check"},
-    {"data"},
+    {"data", "raster"},
     {"image"},
     {"mask", "plot"},
     {"metrics"},
@@ -22,7 +22,7 @@ ORDER = [
     {"labs"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-WIDGETS_MAY = {"check", "image", "mask", "plot", "widgets"}
+WIDGETS_MAY = {"check", "image", "raster", "mask", "plot", "widgets"}
 FRONT_END = {"ipywidgets", "ipycanvas", "IPython", "traitlets"}
 
 

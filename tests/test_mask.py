@@ -10,6 +10,7 @@ from PIL import Image
 
 import workbench as wb
 from workbench import mask as masks
+from workbench import raster
 
 SIZE = (9, 13)
 
@@ -48,7 +49,7 @@ def test_filling_agrees_with_matplotlib_and_with_winding_numbers():
         assert np.array_equal(masks.polygon((31, 47), points)[0, 0].numpy(), inside)
         angles = np.arctan2(closed[:, 1, None, None] - y, closed[:, 0, None, None] - x)  # seen from each pixel
         turns = ((np.diff(angles, axis=0) + np.pi) % (2 * np.pi) - np.pi).sum(0) / (2 * np.pi)
-        filled = masks._full((31, 47), masks.polygon_patch((31, 47), points, rule="non-zero"))
+        filled = masks._full((31, 47), raster.polygon_patch((31, 47), points, rule="non-zero"))
         assert np.array_equal(filled[0, 0].numpy(), np.abs(turns.round()) > 0)
 
 
@@ -82,7 +83,7 @@ def test_stroke_is_a_distance_threshold():
 
 
 def test_soft_stroke_falls_to_its_rim():
-    _, _, coverage = masks.stroke_patch((1, 21), [(0.5, 0.5)], radius=10, softness=0.5)
+    _, _, coverage = raster.stroke_patch((1, 21), [(0.5, 0.5)], radius=10, softness=0.5)
     expected = np.clip((10 - np.arange(10)) / 5, 0, 1)
     np.testing.assert_allclose(coverage[0, :10], expected, atol=1e-6)
 
@@ -310,7 +311,7 @@ def test_nothing_is_modified():
 
 
 def test_a_large_stroke_touches_only_its_own_pixels():
-    patch_rows, patch_columns, coverage = masks.stroke_patch((2000, 2000), [(500, 700), (510, 704)], 20)
+    patch_rows, patch_columns, coverage = raster.stroke_patch((2000, 2000), [(500, 700), (510, 704)], 20)
     assert coverage.shape == (patch_rows.stop - patch_rows.start, patch_columns.stop - patch_columns.start)
     assert coverage.size < 60 * 60
     assert math.isclose(coverage.sum(), math.pi * 400 + 40 * math.hypot(10, 4), rel_tol=0.02)

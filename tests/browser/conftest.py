@@ -169,23 +169,24 @@ class Notebook:
 
 @pytest.fixture(scope="module")
 def open_notebook(jupyter, browser):
-    """A function that makes a notebook of some cells and opens it: open_notebook(cells, zoom=1.5).
+    """A function that opens a notebook file, or makes one of some cells: open_notebook(cells, zoom=1.5).
 
     The browser's own zoom (Ctrl +) makes the page smaller in CSS pixels and each of them larger on the screen.
     """
     contexts = []
 
-    def open_(cells: list[str], zoom: float = 1.0, **options) -> Notebook:
-        path = jupyter.root / f"notebook{time.monotonic_ns()}.ipynb"
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, path)
+    def open_(source: list[str] | Path, zoom: float = 1.0, **options) -> Notebook:
+        path = source if isinstance(source, Path) else jupyter.root / f"notebook{time.monotonic_ns()}.ipynb"
+        if not path.exists():
+            notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in source])
+            notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+            nbformat.write(notebook, path)
         viewport = {"width": round(WINDOW[0] / zoom), "height": round(WINDOW[1] / zoom)}
         context = browser.new_context(viewport=viewport, device_scale_factor=zoom, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(5_000)
-        page.goto(f"{jupyter.url}/doc/tree/{path.name}?token={TOKEN}", timeout=30_000)
+        page.goto(f"{jupyter.url}/doc/tree/{path.relative_to(jupyter.root)}?token={TOKEN}", timeout=30_000)
         opened = Notebook(page, path)
         opened.wait_until_ready()
         return opened

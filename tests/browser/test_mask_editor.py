@@ -2,9 +2,7 @@
 
 import base64
 import io
-import json
 import math
-import re
 import subprocess
 import sys
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workbench.widgets.viewport import Viewport
+from tests.browser.editor_page import EditorPage
 
 SIZE = (300, 400)  # (H, W)
 RADIUS = 10  # the brush an editor of this size begins with
@@ -42,71 +40,11 @@ while editor._document._done: editor._document._done.pop()
 """
 
 
-class EditorPage:
-    """The editor in the first cell of a notebook; points are in pixels of the photograph."""
-
-    def __init__(self, notebook):
-        self.notebook, self.page = notebook, notebook.page
-        self.mouse, self.keyboard = self.page.mouse, self.page.keyboard
-        self.viewport = Viewport(SIZE)
-        self.root = self.page.locator(".workbench-mask-editor").first
-        self.canvas = self.root.locator("canvas")
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where on the page a point of the photograph is."""
-        box = self.canvas.bounding_box()
-        canvas_x, canvas_y = self.viewport.to_canvas(x, y)
-        scale = box["width"] / self.viewport.canvas_size[1]
-        return box["x"] + canvas_x * scale, box["y"] + canvas_y * scale
-
-    def drag(self, *points, steps: int = 8) -> None:
-        self.show()
-        self.mouse.move(*self.at(*points[0]))
-        self.mouse.down()
-        for point in points[1:]:
-            self.mouse.move(*self.at(*point), steps=steps)
-        self.mouse.up()
-
-    def click(self, x: float, y: float, **options) -> None:
-        self.show()
-        self.mouse.click(*self.at(x, y), **options)
-
-    def show(self) -> None:
-        """Scrolls the whole canvas into the window."""
-        self.canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
-
-    def press(self, words: str) -> None:
-        self.root.locator("button", has_text=re.compile(f"^{words}$")).click()
-
-    def colour(self, x: float, y: float) -> list[int]:
-        """What the canvas shows at a point of the photograph, RGB."""
-        canvas_x, canvas_y = self.viewport.to_canvas(x, y)
-        script = "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3)"
-        return self.canvas.evaluate(script, [round(canvas_x), round(canvas_y)])
-
-    def tinted(self, x: float, y: float) -> bool:
-        red, green, _ = self.colour(x, y)
-        return red > 120 and green < 80
-
-    def wait_for_tint(self, x: float, y: float, tinted: bool = True) -> None:
-        for _ in range(60):
-            if self.tinted(x, y) == tinted:
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"({x}, {y}) is {self.colour(x, y)}, expected tinted = {tinted}")
-
-    def state(self) -> dict:
-        return json.loads(self.notebook.run(1))
-
-    def status(self) -> str:
-        return self.root.locator(".workbench-status").inner_text()
-
-
 @pytest.fixture(scope="module", params=[1.0, 1.5], ids=["zoom-100", "zoom-150"])
 def opened(request, open_notebook):
     notebook = open_notebook([SETUP, STATE, RESET], zoom=request.param)
     notebook.run(0)
-    return EditorPage(notebook)
+    return EditorPage(notebook, SIZE)
 
 
 @pytest.fixture
@@ -325,7 +263,7 @@ def test_a_second_view_shows_the_same(open_notebook):
     notebook = open_notebook([SETUP, STATE, "editor"])
     notebook.run(0)
     notebook.run(2)
-    first, second = EditorPage(notebook), EditorPage(notebook)
+    first, second = EditorPage(notebook, SIZE), EditorPage(notebook, SIZE)
     second.root = notebook.page.locator(".workbench-mask-editor").nth(1)
     second.canvas = second.root.locator("canvas")
     first.drag((50, 50), (150, 50))
@@ -338,7 +276,7 @@ def test_a_second_view_shows_the_same(open_notebook):
 def test_fingers_draw_move_and_zoom(open_notebook):
     notebook = open_notebook([SETUP, STATE], has_touch=True)
     notebook.run(0)
-    editor = EditorPage(notebook)
+    editor = EditorPage(notebook, SIZE)
     editor.show()
     session = notebook.page.context.new_cdp_session(notebook.page)
 
@@ -367,7 +305,7 @@ def test_the_picture_survives_without_a_kernel(open_notebook, jupyter, screensho
     """The saved notebook holds the last state as a picture: on an HTML page, and in JupyterLab with no kernel."""
     notebook = open_notebook([SETUP, STATE])
     notebook.run(0)
-    editor = EditorPage(notebook)
+    editor = EditorPage(notebook, SIZE)
     editor.drag((50, 50), (150, 50))
     editor.wait_for_tint(100, 50)
     assert not notebook.page.locator(".jp-RenderedImage img").is_visible()  # hidden below the living editor
@@ -378,7 +316,7 @@ def test_the_picture_survives_without_a_kernel(open_notebook, jupyter, screensho
         {"application/vnd.jupyter.widget-view+json", "text/plain"},
         {"image/png", "text/plain"},
     ]
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(outputs[1].data["image/png"]))))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(outputs[1].data["image/png"]))).convert("RGB"))
     assert picture.shape == (300, 400, 3)
     assert picture[50, 100, 0] > 150 > 80 > picture[50, 100, 1]
     page = notebook.path.with_suffix(".html")
@@ -412,7 +350,7 @@ def test_looks(open_notebook, screenshots, zoom):
     notebook = open_notebook([show, trimap, "editor.show_latents()"], zoom=zoom)
     name = f"editor_{round(zoom * 100)}"
     notebook.run(0)
-    editor = EditorPage(notebook)
+    editor = EditorPage(notebook, SIZE)
     editor.show()
     notebook.page.wait_for_timeout(800)
     notebook.page.screenshot(path=screenshots / f"{name}.png")

@@ -1,4 +1,7 @@
-"""Widgets: what a notebook shows and lets be touched. Each is a thin view of something that works without a browser."""
+"""Widgets: what a person sees and touches in a notebook. Each works without a browser too, by its methods.
+
+A widget knows arrays and callables only; no other room of the workbench imports this one.
+"""
 
 from workbench.widgets.mask_editor import MaskEditor
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from workbench import check
-from workbench.widgets import gestures
-from workbench.widgets.gestures import Change
+from workbench.widgets.mask_editor import gestures
+from workbench.widgets.mask_editor.gestures import Change
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels, end excluded."""

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.widgets import layers, mask_editor, sketch
-from workbench.widgets.canvas_view import drawing
-from workbench.widgets.viewport import Viewport
+from workbench.widgets.mask_editor import editor as mask_editor
+from workbench.widgets.mask_editor import layers, sketch
+from workbench.widgets.mask_editor.canvas_view import drawing
+from workbench.widgets.mask_editor.viewport import Viewport
 
 SIZE = (60, 90)  # (H, W)
 

@@ -7,11 +7,12 @@ import torch
 from IPython.display import display
 
 from workbench import image
-from workbench.widgets import page
+from workbench.widgets.mask_editor import page
 from workbench.widgets.timing import AtRest
 
 SIDE = 400
-"""Its longest side in pixels: some 200 kB of PNG in the saved notebook, of a photograph."""
+"""Its longest side in pixels; with COLOURS some 50 kB of PNG in the saved notebook, of a photograph."""
+COLOURS = 128
 
 
 class StaticPicture:
@@ -32,7 +33,7 @@ class StaticPicture:
 
     def png(self) -> str:
         """The picture as a PNG in base64."""
-        return base64.b64encode(image.to_png(image.fit(self._snapshot(), SIDE))).decode("ascii")
+        return base64.b64encode(image.to_png(image.fit(self._snapshot(), SIDE), COLOURS)).decode("ascii")
 
     def show(self) -> None:
         """Puts it into the running cell's outputs."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from workbench import mask
-from workbench.widgets import gestures
-from workbench.widgets.mask_document import MaskDocument
+from workbench.widgets.mask_editor import gestures
+from workbench.widgets.mask_editor.document import MaskDocument
 
 SIZE = (24, 40)  # (H, W), not square
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import ipywidgets
 from ipywidgets import Button, Checkbox, FileUpload, FloatSlider, HBox, Label, Text, ToggleButtons, VBox, link
 
-from workbench.widgets.gestures import LABELS
-from workbench.widgets.layers import FOREGROUND, HOLE, UNKNOWN_BAND
-from workbench.widgets.pointer import TOOLS, Settings
+from workbench.widgets.mask_editor.gestures import LABELS
+from workbench.widgets.mask_editor.layers import FOREGROUND, HOLE, UNKNOWN_BAND
+from workbench.widgets.mask_editor.pointer import TOOLS, Settings
 
 ICONS = {
     "brush": "paint-brush",

@@ -14,10 +14,10 @@ import numpy as np
 from ipycanvas import MultiCanvas, hold_canvas
 
 from workbench import image
-from workbench.widgets import layers
-from workbench.widgets.mask_document import Box, MaskDocument
+from workbench.widgets.mask_editor import layers
+from workbench.widgets.mask_editor.document import Box, MaskDocument
+from workbench.widgets.mask_editor.viewport import Viewport
 from workbench.widgets.timing import AtRest, Throttle
-from workbench.widgets.viewport import Viewport
 
 PHOTOGRAPH, MASK, LATENTS, SKETCH = range(4)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from workbench import check, image, mask
+from workbench import check, image, mask, raster
 
 EMPTY, UNKNOWN, FULL = 0, 128, 255
 LABELS = {"background": EMPTY, "unknown": UNKNOWN, "foreground": FULL}
@@ -36,27 +36,27 @@ class Change:
 
 def stroke(document, points, radius=8, softness=0.0, erase=False, label=None) -> Change:
     """A brush drawn along a path."""
-    return _paint(document, mask.stroke_patch(document.size, points, radius, softness), erase, label)
+    return _paint(document, raster.stroke_patch(document.size, points, radius, softness), erase, label)
 
 
 def rectangle(document, x0, y0, x1, y1, erase=False, label=None) -> Change:
     """A box between any two opposite corners."""
-    return _paint(document, mask.box_patch(document.size, _corners(x0, y0, x1, y1)), erase, label)
+    return _paint(document, raster.box_patch(document.size, _corners(x0, y0, x1, y1)), erase, label)
 
 
 def ellipse(document, x0, y0, x1, y1, erase=False, label=None) -> Change:
     """The ellipse in a box."""
-    return _paint(document, mask.ellipse_patch(document.size, _corners(x0, y0, x1, y1)), erase, label)
+    return _paint(document, raster.ellipse_patch(document.size, _corners(x0, y0, x1, y1)), erase, label)
 
 
 def polygon(document, points, erase=False, label=None) -> Change:
     """A polygon with straight sides."""
-    return _paint(document, mask.polygon_patch(document.size, points), erase, label)
+    return _paint(document, raster.polygon_patch(document.size, points), erase, label)
 
 
 def lasso(document, points, erase=False, label=None) -> Change:
     """What a free-hand path goes round."""
-    return _paint(document, mask.lasso_patch(document.size, points), erase, label)
+    return _paint(document, raster.lasso_patch(document.size, points), erase, label)
 
 
 def fill(document, x, y, tolerance=0.1, erase=False, label=None) -> Change:
@@ -211,7 +211,7 @@ def to_levels(values: torch.Tensor, mode: str, like: tuple[int, int]) -> np.ndar
 # Pixels
 
 
-def _paint(document, patch: mask.Patch, erase: bool, label: str | None) -> Change:
+def _paint(document, patch: raster.Patch, erase: bool, label: str | None) -> Change:
     """Lays a shape over the pixels: the softer of two edges never eats into the harder one."""
     rows, columns, coverage = patch
     before = document.pixels[rows, columns]

@@ -9,12 +9,12 @@ from IPython.display import display
 from ipywidgets import Box, HBox, VBox
 
 from workbench import image, mask, plot
-from workbench.widgets import gestures, layers, page
-from workbench.widgets.canvas_view import CanvasView
-from workbench.widgets.mask_document import MaskDocument
-from workbench.widgets.pointer import FRAME_ROOM, Pointer, Settings
-from workbench.widgets.static_picture import StaticPicture
-from workbench.widgets.toolbar import Toolbar
+from workbench.widgets.mask_editor import gestures, layers, page
+from workbench.widgets.mask_editor.canvas_view import CanvasView
+from workbench.widgets.mask_editor.document import MaskDocument
+from workbench.widgets.mask_editor.pointer import FRAME_ROOM, Pointer, Settings
+from workbench.widgets.mask_editor.static_picture import StaticPicture
+from workbench.widgets.mask_editor.toolbar import Toolbar
 
 _last_hole: dict[str, np.ndarray] = {}
 """The last pixels with something drawn, of any editor in this session, for each mode."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from ipycanvas import Canvas
 
-from workbench.widgets.layers import HOLE
-from workbench.widgets.viewport import Viewport
+from workbench.widgets.mask_editor.layers import HOLE
+from workbench.widgets.mask_editor.viewport import Viewport
 
 
 @dataclass(frozen=True)

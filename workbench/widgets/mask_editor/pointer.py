@@ -9,9 +9,9 @@ import time
 import numpy as np
 from traitlets import Bool, Enum, Float, HasTraits
 
-from workbench.widgets import sketch
-from workbench.widgets.canvas_view import CanvasView
-from workbench.widgets.gestures import LABELS
+from workbench.widgets.mask_editor import sketch
+from workbench.widgets.mask_editor.canvas_view import CanvasView
+from workbench.widgets.mask_editor.gestures import LABELS
 
 TOOLS = ("brush", "eraser", "rectangle", "ellipse", "polygon", "lasso", "bucket", "frame", "pan")
 KEYS = {"b": "brush", "e": "eraser", "r": "rectangle", "o": "ellipse", "p": "polygon", "l": "lasso", "f": "bucket"} | {

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from workbench import mask, plot
-from workbench.widgets.gestures import EMPTY, FULL, UNKNOWN
-from workbench.widgets.viewport import Viewport
+from workbench.widgets.mask_editor.gestures import EMPTY, FULL, UNKNOWN
+from workbench.widgets.mask_editor.viewport import Viewport
 
 HOLE = tuple(round(255 * c) for c in plot.TINT)
 UNKNOWN_BAND, FOREGROUND = (245, 166, 35), (0, 114, 178)  # apart for colour-blind eyes too
