@@ -54,3 +54,9 @@ def test_one_list_of_versions():
         assert version(pins[package]) >= version(lowest), package
     for file in ("README.md", "Makefile", ".ci/run"):
         assert not re.findall(r"[a-z]==\d", (ROOT / file).read_text()), file
+
+
+def test_every_public_name_is_told():
+    lessons = "".join(path.read_text() for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
+    for name in wb.__all__:
+        assert f"wb.{name}" in README + lessons, name
