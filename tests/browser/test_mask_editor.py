@@ -231,6 +231,21 @@ def test_uploaded_photograph_and_broken_file(editor):
     assert state["gestures"] == ["load_photograph"]
 
 
+def test_a_photograph_of_more_than_ten_megabytes_can_be_uploaded(editor, tmp_path):
+    """The server's default ends the connection there; `make lab` raises the limit."""
+    noise = np.random.default_rng(0).integers(0, 256, (1900, 2100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png", compress_level=0)
+    assert (tmp_path / "large.png").stat().st_size > 11_000_000
+    with editor.page.expect_file_chooser() as chooser:
+        editor.root.locator(".workbench-upload-photograph").click()
+    chooser.value.set_files(tmp_path / "large.png")
+    for _ in range(60):
+        editor.page.wait_for_timeout(250)
+        if "2100" in editor.status():
+            break
+    assert editor.state()["size"] == [1900, 2100]
+
+
 def test_frame_grip_dragged_outward_extends_the_picture(editor):
     editor.press("Extend")
     editor.viewport.show(SIZE, room=0.3)
