@@ -41,6 +41,19 @@ class EditorPage:
 
     def press(self, words: str) -> None:
         self.root.locator("button", has_text=re.compile(f"^{words}$")).click()
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until the kernel has answered and the page stands still: tools bring their own options and hints."""
+        self.page.wait_for_timeout(100)
+        self.page.wait_for_function(
+            "() => jupyterapp.shell.currentWidget.sessionContext.kernelDisplayStatus === 'idle'", timeout=20_000
+        )
+        place, still = None, 0
+        while still < 3:
+            self.page.wait_for_timeout(50)
+            before, place = place, self.canvas.bounding_box()
+            still = still + 1 if place == before else 0
 
     def colour(self, x: float, y: float) -> list[int]:
         """What the canvas shows at a point of the photograph, RGB."""

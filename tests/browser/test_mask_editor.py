@@ -136,7 +136,7 @@ def test_wheel_zooms_at_the_pointer_and_drawing_stays_in_place(editor):
 
 def test_pan_moves_the_picture_under_the_pointer(editor):
     editor.root.locator("button[title^='Zoom in']").click(click_count=4, delay=20)
-    editor.page.wait_for_timeout(400)
+    editor.settle()
     editor.press("Pan")
     editor.drag((200, 150), (240, 180))  # places of the fitted view: 40, 30 of its pixels farther
     editor.press("Brush")

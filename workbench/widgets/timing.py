@@ -1,8 +1,25 @@
-"""When to draw: not for every mouse move, and never too late for the last one."""
+"""When to draw: not for every mouse move, never too late for the last one, and one at a time."""
 
 import asyncio
+import functools
+import threading
 import time
 from collections.abc import Callable
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held by whoever changes a widget or draws. JupyterLab hands what the mouse does to a thread of its own (a subshell of
+the kernel), while cells and timers run in another; and what ipycanvas collects to send is one list for all canvases."""
+
+
+def one_at_a_time(function: Callable) -> Callable:
+    """A function that waits until no other thread is at work on a widget."""
+
+    @functools.wraps(function)
+    def alone(*arguments, **options):
+        with ONE_AT_A_TIME:
+            return function(*arguments, **options)
+
+    return alone
 
 
 def later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle | None:

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import sys
+import threading
 import time
 
 import ipycanvas.canvas
@@ -526,3 +528,33 @@ def test_max_view_and_extreme_shapes():
         height, width = editor._view.viewport.canvas_size
         assert 160 <= height <= 300
         assert 160 <= width <= 300
+
+
+def test_drawing_from_two_threads(photograph):
+    """JupyterLab hands the mouse to a thread of its own, and ipycanvas keeps one list of commands for all canvases."""
+    editors = [wb.MaskEditor(photograph) for _ in range(2)]
+    sent, failures = [], []
+    manager = editors[0]._view.canvas._canvas_manager
+    send, manager.send = manager.send, lambda content, buffers: sent.append((threading.get_ident(), content))
+
+    def draw(editor):
+        try:
+            for _ in range(150):
+                editor.redraw()
+        except Exception as error:
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # lets the two meet everywhere
+    threads = [threading.Thread(target=draw, args=(editor,)) for editor in editors]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        manager.send = send
+    assert not failures
+    assert not manager._caching
+    assert len(sent) == 300  # each redraw arrived, and as one message

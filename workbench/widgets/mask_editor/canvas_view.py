@@ -17,7 +17,7 @@ from workbench import image
 from workbench.widgets.mask_editor import layers
 from workbench.widgets.mask_editor.document import Box, MaskDocument
 from workbench.widgets.mask_editor.viewport import Viewport
-from workbench.widgets.timing import AtRest, Throttle
+from workbench.widgets.timing import ONE_AT_A_TIME, AtRest, Throttle
 
 PHOTOGRAPH, MASK, LATENTS, SKETCH = range(4)
 
@@ -34,16 +34,17 @@ def drawing(canvas: MultiCanvas):
     Unlike ipycanvas' own hold_canvas it leaves nothing behind after an exception. Each message names its layer first,
     because a reopened page does not know which one the last message meant.
     """
-    manager = canvas._canvas_manager
-    manager._current_canvas = None
-    was_holding = manager._caching
-    try:
-        with hold_canvas():
-            yield
-    except BaseException:
-        manager._commands_cache, manager._buffers_cache = [], []
-        manager._caching, manager._current_canvas = was_holding, None
-        raise
+    with ONE_AT_A_TIME:
+        manager = canvas._canvas_manager
+        manager._current_canvas = None
+        was_holding = manager._caching
+        try:
+            with hold_canvas():
+                yield
+        except BaseException:
+            manager._commands_cache, manager._buffers_cache = [], []
+            manager._caching, manager._current_canvas = was_holding, None
+            raise
 
 
 class CanvasView:

@@ -15,6 +15,7 @@ from workbench.widgets.mask_editor.document import MaskDocument
 from workbench.widgets.mask_editor.pointer import FRAME_ROOM, Pointer, Settings
 from workbench.widgets.mask_editor.static_picture import StaticPicture
 from workbench.widgets.mask_editor.toolbar import Toolbar
+from workbench.widgets.timing import one_at_a_time
 
 _last_hole: dict[str, np.ndarray] = {}
 """The last pixels with something drawn, of any editor in this session, for each mode."""
@@ -207,10 +208,12 @@ class MaskEditor:
         """
         self._perform("load_photograph", source=gestures.pack_photograph(source))
 
+    @one_at_a_time
     def undo(self) -> None:
         """Takes the last gesture back, whichever it was. Raises RuntimeError when there is none."""
         self._document.undo()
 
+    @one_at_a_time
     def redo(self) -> None:
         """Does again what was last undone. Raises RuntimeError when there is nothing."""
         self._document.redo()
@@ -248,10 +251,12 @@ class MaskEditor:
         """Shows the whole picture."""
         self._move(lambda viewport: viewport.fit())
 
+    @one_at_a_time
     def redraw(self) -> None:
         """Sends everything to the browser again, should the canvas be empty."""
         self._view.redraw()
 
+    @one_at_a_time
     def show_latents(self, shown: bool = True) -> None:
         """Lays the mask over the photograph as a latent diffusion model sees it, in cells of 8 x 8 pixels."""
         self._view.show_latents = bool(shown)
@@ -295,6 +300,7 @@ class MaskEditor:
 
     # Inside
 
+    @one_at_a_time
     def _perform(self, gesture: str, label: str | None = None, **arguments) -> None:
         """Every method above ends here: one gesture, one entry in the log."""
         if label is not None:
@@ -305,6 +311,7 @@ class MaskEditor:
         if self.mode != mode:
             raise RuntimeError(f'this editor draws a {other}, read editor.{other}; or make it with mode="{mode}".')
 
+    @one_at_a_time
     def _move(self, change) -> None:
         change(self._view.viewport)
         self._view.move()
@@ -341,6 +348,7 @@ class MaskEditor:
         ):
             register(lambda *arguments, action=action: self._attempt(action, *arguments))
 
+    @one_at_a_time
     def _attempt(self, action, *arguments) -> None:
         """Does what a control or the mouse asks for; what goes wrong is told in the status line."""
         try:
