@@ -30,10 +30,12 @@ class EditorPage:
         for point in points[1:]:
             self.mouse.move(*self.at(*point), steps=steps)
         self.mouse.up()
+        self.settle()
 
     def click(self, x: float, y: float, **options) -> None:
         self.show()
         self.mouse.click(*self.at(x, y), **options)
+        self.settle()
 
     def show(self) -> None:
         """Scrolls the whole canvas into the window."""
@@ -44,8 +46,12 @@ class EditorPage:
         self.settle()
 
     def settle(self) -> None:
-        """Waits until the kernel has answered and the page stands still: tools bring their own options and hints."""
-        self.page.wait_for_timeout(100)
+        """Waits until the kernel has answered and the page stands still, as a person does on a slow machine.
+
+        The kernel serves widgets in a subshell, beside its main thread: a gesture may still be on its way when a cell
+        is done, and tools bring options and hints that move the page.
+        """
+        self.page.wait_for_timeout(150)
         self.page.wait_for_function(
             "() => jupyterapp.shell.currentWidget.sessionContext.kernelDisplayStatus === 'idle'", timeout=20_000
         )

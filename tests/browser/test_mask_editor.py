@@ -53,6 +53,7 @@ def editor(opened):
     opened.notebook.run(2)
     opened.viewport.show(SIZE)
     opened.show()
+    opened.settle()
     return opened
 
 
