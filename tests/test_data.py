@@ -46,3 +46,13 @@ def test_disparity_matches_the_pair():
         return ((a - b).abs().mean(1, keepdim=True) * inside).sum() / inside.sum()
 
     assert error(warped, left) < 0.4 * error(right, left)  # following the disparity explains most differences
+
+
+def test_the_rendered_benchmark_is_offered_here():
+    assert len(data.scenes()) >= 24
+    assert len(data.clips()) >= 12
+    assert len(data.sprites()) >= 40
+    scene = wb.data.scene(data.scenes()[0])
+    assert wb.load_image(scene.target).shape == scene.target.shape
+    with pytest.raises(AttributeError, match="no attribute 'scenery'"):
+        _ = data.scenery

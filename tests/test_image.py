@@ -270,3 +270,7 @@ def test_png_with_few_colours_is_smaller_and_looks_the_same():
     assert (wb.load_image(small) - photo).abs().mean() < 0.02
     with pytest.raises(ValueError, match="colours is 300"):
         pictures.to_png(photo, colours=300)
+
+
+def test_webp_keeps_every_value(photo):
+    assert torch.equal(wb.load_image(pictures.to_webp(photo)), wb.load_image(pictures.to_uint8(photo)))

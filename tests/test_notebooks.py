@@ -60,12 +60,12 @@ class TestEveryNotebook:
         assert any("# NBVAL_CHECK_OUTPUT" in cell.source for cell in code)
 
     def test_a_widget_is_followed_by_a_static_picture(self, path):
-        cells = read(path).cells
-        for cell in cells:
-            if cell.cell_type == "code" and any(
-                "application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in cell.outputs
-            ):
-                assert any("image/png" in output.get("data", {}) for output in cell.outputs)
+        code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+        for cell, following in itertools.pairwise(code):
+            kinds = [{*output.get("data", {})} for output in cell.outputs]
+            if any("application/vnd.jupyter.widget-view+json" in kind for kind in kinds):
+                kinds += [{*output.get("data", {})} for output in following.outputs]
+                assert any(kind & {"image/png", "image/jpeg"} for kind in kinds)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=ids(LESSONS))

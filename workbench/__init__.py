@@ -20,7 +20,7 @@ _NAMES = {
     "list_methods": "methods",
     "MaskEditor": "widgets",
 }
-_MODULES = ("check", "data", "image", "labs", "mask", "methods", "metrics", "plot", "widgets")
+_MODULES = ("check", "data", "image", "labs", "mask", "methods", "metrics", "plot", "widgets", "world")
 
 __all__ = [*_NAMES, *_MODULES]
 __version__ = "0.1.0"

@@ -2,9 +2,13 @@
 
 Nothing is downloaded: the photographs ship with scikit-image and scikit-learn. This module knows
 names and files only; ``wb.load_image("coffee")`` decodes them.
+
+The rendered benchmark is offered here too: `scenes()` and `scene(name)`, `clips()` and `clip(name)`, `sprites()` and
+`sprite(name)` are those of `workbench.world.reader`, fetched when first asked for.
 """
 
 import difflib
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,3 +149,9 @@ def _package_file(package: str, path: str) -> Path:
             f"{package} does not ship {path} here. Install the versions of environment.yml: make lab does it."
         )
     return file
+
+
+def __getattr__(name: str):
+    if name in ("scenes", "scene", "clips", "clip", "sprites", "sprite"):
+        return getattr(importlib.import_module("workbench.world.reader"), name)
+    raise AttributeError(f"module 'workbench.data' has no attribute {name!r}")

@@ -154,6 +154,13 @@ def to_png(image: torch.Tensor, colours: int | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def to_webp(image: torch.Tensor) -> bytes:
+    """One picture (1, 1 | 3, H, W) as the bytes of a lossless WebP file: a quarter smaller than PNG, slow to write."""
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, "WEBP", lossless=True, quality=100, method=6, exact=True)
+    return buffer.getvalue()
+
+
 def to_signed(image: torch.Tensor) -> torch.Tensor:
     """[0, 1] -> [-1, 1], the range diffusion models work in: 2 x - 1."""
     return image * 2 - 1

@@ -438,6 +438,76 @@ def vote_in_place(source, xy, weight, patch):
     return result
 
 
+# world.unproject
+
+
+def unproject_scaled(x, y, depth, focal_length, size):
+    scale = depth / focal_length
+    return scale * (x - size[1] / 2), scale * (y - size[0] / 2), focal_length * scale
+
+
+def unproject_matrix(x, y, depth, focal_length, size):
+    k = torch.tensor([[focal_length, 0, size[1] / 2], [0, focal_length, size[0] / 2], [0, 0, 1]])
+    return depth * torch.linalg.solve(k, torch.tensor([x, y, 1.0]))
+
+
+def unproject_width_for_height(x, y, depth, focal_length, size):
+    return unproject_scaled(x, y, depth, focal_length, size[::-1])
+
+
+def unproject_from_corner(x, y, depth, focal_length, size):
+    return unproject_scaled(x, y, depth, focal_length, (0, 0))
+
+
+def unproject_exchanged(x, y, depth, focal_length, size):
+    return (x - size[1] / 2) * focal_length / depth, (y - size[0] / 2) * focal_length / depth, depth
+
+
+def unproject_ray(x, y, depth, focal_length, size):
+    point = unproject_matrix(x, y, 1.0, focal_length, size)
+    return depth * point / point.norm()
+
+
+def unproject_upward(x, y, depth, focal_length, size):
+    a, b, c = unproject_scaled(x, y, depth, focal_length, size)
+    return a, -b, c
+
+
+# world.composite
+
+
+def composite_over(foreground, alpha, background):
+    return torch.lerp(background, foreground, alpha.expand_as(foreground))
+
+
+def composite_difference(foreground, alpha, background):
+    return background + alpha * (foreground - background)
+
+
+def composite_exchanged(foreground, alpha, background):
+    return composite_over(background, alpha, foreground)
+
+
+def composite_threshold(foreground, alpha, background):
+    return composite_over(foreground, (alpha > 0.5).float(), background)
+
+
+def composite_premultiplied(foreground, alpha, background):
+    return foreground + (1 - alpha) * background
+
+
+def composite_added(foreground, alpha, background):
+    return alpha * foreground + background
+
+
+def composite_twice(foreground, alpha, background):
+    return composite_over(foreground, alpha * alpha, background)
+
+
+def composite_changes(foreground, alpha, background):
+    return background.mul_(1 - alpha).add_(foreground * alpha)
+
+
 RIGHT = {
     "conventions.to_image": [to_image_stack, to_image_index],
     "conventions.crop": [crop_ranges, crop_narrow],
@@ -447,6 +517,8 @@ RIGHT = {
     "patchmatch.propagate": [propagate_roll, propagate_loop],
     "patchmatch.random_search": [search_powers, search_truncated],
     "patchmatch.vote": [vote_loop, vote_fold],
+    "world.unproject": [unproject_scaled, unproject_matrix],
+    "world.composite": [composite_over, composite_difference],
 }
 WRONG = {
     "conventions.to_image": [
@@ -524,5 +596,20 @@ WRONG = {
         ("25 times too bright", vote_sum),
         ("is x taken from xy[:, 0]", vote_row_first),
         ("You change what you were given", vote_in_place),
+    ],
+    "world.unproject": [
+        ("You take height for width", unproject_width_for_height),
+        ("measure x and y from there", unproject_from_corner),
+        ("are exchanged", unproject_exchanged),
+        ("the length of the ray", unproject_ray),
+        ("Y points the wrong way", unproject_upward),
+    ],
+    "world.composite": [
+        ("Object and background are exchanged", composite_exchanged),
+        ("Your edge is hard", composite_threshold),
+        ("thin hair shines", composite_premultiplied),
+        ("shines through the object", composite_added),
+        ("multiply by alpha twice", composite_twice),
+        ("work on copies", composite_changes),
     ],
 }

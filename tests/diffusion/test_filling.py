@@ -1,0 +1,74 @@
+"""Filling a hole of a photograph of any size by sampling a crop."""
+
+import pytest
+import torch
+
+from workbench import mask as masks
+from workbench.diffusion.filling import crop_box, paste, sample_hole, work_size
+from workbench.diffusion.pipelines import load_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(inpaint_folder):
+    return load_pipeline(inpaint_folder)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+def test_the_loop_gives_what_the_pipeline_gives(pipe, guidance_scale):
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    mask = masks.irregular((128, 128), 0.3, seed=1)
+    given = {"prompt": "a red ball", "num_inference_steps": 4, "guidance_scale": guidance_scale}
+    *_, last = sample_hole(pipe, image, mask, seed=5, **given)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(5)
+    expected = pipe(**given, image=image, mask_image=mask, generator=generator, output_type="pt").images
+    assert last.box == (0, 0, 128, 128)
+    torch.testing.assert_close(last.image, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(40, 61), (96, 150), (200, 130), (300, 90)])
+def test_any_size_will_do(pipe, size):
+    image = torch.rand(1, 3, *size)
+    mask = masks.box(size, (10, 12, 25, 30))
+    before = image.clone()
+    looks = list(sample_hole(pipe, image, mask, num_inference_steps=3, preview_every=2))
+    assert [look.i for look in looks] == [2, 3]
+    x0, y0, x1, y1 = looks[-1].box
+    assert x0 <= 10 < 25 <= x1
+    assert y0 <= 12 < 30 <= y1
+    assert paste(image, looks[-1]).shape == image.shape
+    assert torch.equal(image, before)
+
+
+def test_crop_is_round_the_hole_and_never_smaller_than_the_model():
+    mask = masks.box((400, 600), (300, 200, 320, 230))
+    assert crop_box(mask, 128) == (246, 151, 374, 279)  # 128 x 128, centred on the hole
+    assert crop_box(masks.box((400, 600), (0, 0, 10, 10)), 128) == (0, 0, 128, 128)
+    assert crop_box(masks.box((400, 600), (100, 100, 300, 200)), 128) == (50, 0, 350, 300)  # half the hole around
+    assert crop_box(torch.ones(1, 1, 60, 90), 128) == (0, 0, 90, 60)
+
+
+def test_work_size_keeps_proportions():
+    assert work_size(128, 128, 128, 32) == (128, 128)
+    assert work_size(300, 300, 128, 32) == (128, 128)
+    assert work_size(100, 400, 128, 32) == (64, 256)
+
+
+def test_same_seed_same_fill_and_the_prompt_matters(pipe, picture):
+    image, mask = picture
+
+    def fill(**options):
+        *_, last = sample_hole(pipe, image, mask, num_inference_steps=2, **options)
+        return last.image
+
+    assert torch.equal(fill(seed=1), fill(seed=1))
+    assert not torch.equal(fill(seed=1), fill(seed=2))
+    assert not torch.equal(fill(prompt="a red ball"), fill(prompt="a blue cube"))
+
+
+def test_errors(pipe, picture):
+    image, mask = picture
+    with pytest.raises(ValueError, match="mask has no hole"):
+        next(sample_hole(pipe, image, torch.zeros_like(mask)))
+    with pytest.raises(ValueError, match="num_inference_steps is 0"):
+        next(sample_hole(pipe, image, mask, num_inference_steps=0))

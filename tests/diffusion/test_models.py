@@ -1,0 +1,72 @@
+"""The networks' shapes and sizes, and growing from 4 to 9 input channels."""
+
+import pytest
+import torch
+
+from workbench.diffusion import models
+from workbench.diffusion.classifier import make_classifier
+from workbench.diffusion.depth import make_depth
+from workbench.world.views import LABELS
+
+
+def test_all_models_stay_within_their_budget(tokenizer):
+    """All weights of the project together may take 45 MiB; these, with the shared parts twice, leave 10 for methods."""
+    text = models.mebibytes(models.make_text_encoder(tokenizer))
+    classifier, depth = models.mebibytes(make_classifier(LABELS)), models.mebibytes(make_depth())
+    assert text < 1.5
+    for factor in (4, 8):
+        vae = models.mebibytes(models.make_autoencoder(factor))
+        unet = models.mebibytes(models.make_denoiser(factor, 9))
+        assert vae < 5
+        assert unet < 9.2
+        assert 2 * (vae + text + unet) + classifier + depth < 35
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+def test_shapes(factor):
+    vae = models.make_autoencoder(factor)
+    with torch.no_grad():
+        latents = vae.encode(torch.zeros(1, 3, 32, 64)).latent_dist.mean
+        assert latents.shape == (1, 4, 32 // factor, 64 // factor)
+        assert vae.decode(latents).sample.shape == (1, 3, 32, 64)
+    unet = models.make_denoiser(factor)
+    assert unet.config.sample_size * factor == 128
+    attending = [type(block).__name__.startswith("CrossAttn") for block in unet.down_blocks]
+    assert attending[-2:] == [True, True]
+    assert not any(attending[:-2])
+
+
+def test_grown_input_leaves_the_output_as_it_was(narrow):
+    unet = narrow["unet"].eval()
+    grown = models.grow_input(unet).eval()
+    noisy, extra, states = torch.randn(2, 4, 16, 16), torch.rand(2, 5, 16, 16), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        before = unet(noisy, 500, states).sample
+        for given in (torch.zeros_like(extra), extra):
+            after = grown(torch.cat([noisy, given], 1), 500, states).sample
+            torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
+    assert unet.config.in_channels == 4
+    assert grown.conv_in.weight[:, 4:].abs().max() == 0
+
+
+def test_weights_come_from_their_seed_and_the_global_generator_is_left_alone():
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    a, b, c = (models.make_autoencoder(8, (8, 8, 8, 8), seed=s).state_dict() for s in (3, 3, 4))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_schedules_are_stable_diffusions():
+    ddpm, ddim = models.make_scheduler(training=True), models.make_scheduler()
+    assert torch.equal(ddpm.alphas_cumprod, ddim.alphas_cumprod)
+    assert ddpm.config.prediction_type == "epsilon"
+    assert ddpm.alphas_cumprod[-1].item() == pytest.approx(0.00466, abs=1e-5)  # Stable Diffusion 1's last
+
+
+def test_wrong_factors_and_widths_are_told():
+    with pytest.raises(ValueError, match="factor is 6, expected 4 or 8"):
+        models.make_autoencoder(6)
+    with pytest.raises(ValueError, match="one number for each halving"):
+        models.make_autoencoder(8, (8, 8, 8))

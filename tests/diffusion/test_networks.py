@@ -1,0 +1,170 @@
+"""Autoencoder, classifier, depth: losses, metrics by hand, a few steps of each task, export and reload."""
+
+import math
+
+import pytest
+import torch
+
+from workbench import check
+from workbench.diffusion import classifier as classifiers
+from workbench.diffusion import depth as depths
+from workbench.diffusion import models, pipelines
+from workbench.diffusion.classifier import ClassifierTask, Naming, load_classifier, make_classifier
+from workbench.diffusion.denoiser import DenoiserTask, Denoising
+from workbench.diffusion.depth import DepthTask, Estimating, load_depth, make_depth, share_within
+from workbench.diffusion.latents import build_cache, read_cache
+from workbench.diffusion.training import Settings, Trainer
+from workbench.diffusion.training_data import TrainingPictures
+from workbench.diffusion.vae import Reconstruction, VaeTask, gradient_difference, scaling_factor
+from workbench.world.views import LABELS
+
+SETTINGS = Settings(steps=3, batch_size=2, warmup=1, learning_rate=3e-3, log_every=1, validate_every=3)
+
+
+@pytest.fixture
+def pictures(views):
+    return TrainingPictures([views], photo_share=0.3)
+
+
+@pytest.fixture
+def validation(views):
+    return TrainingPictures([views], style=0)
+
+
+def run(task, folder, settings=SETTINGS):
+    trainer = Trainer(task, settings, folder)
+    trainer.run(bar=False)
+    return trainer
+
+
+def test_vae(pictures, validation, tmp_path):
+    features = make_classifier(LABELS, (8, 8, 8, 8, 8))
+    objective = Reconstruction(models.make_autoencoder(8, (8, 8, 8, 8)), features, adversarial_weight=0.1)
+    before = {name: p.clone() for name, p in features.state_dict().items()}
+    task = VaeTask(objective, pictures, validation, count=2)
+    run(task, tmp_path)
+    assert all(torch.equal(before[name], value) for name, value in features.state_dict().items())
+    assert {"psnr_renders", "psnr_photographs", "ssim_renders"} <= set(task.validate())
+    task.export(tmp_path / "export", "three updates")
+    from workbench.diffusion.libraries import AutoencoderKL
+
+    again = AutoencoderKL.from_pretrained(tmp_path / "export" / "vae")
+    latents = again.encode(task.renders * 2 - 1).latent_dist.mean * again.config.scaling_factor
+    assert 0.1 < latents.std() < 10
+    assert scaling_factor(again, task.renders) == pytest.approx(
+        1 / (latents.std().item() / again.config.scaling_factor), rel=1e-4
+    )
+
+
+def test_the_discriminator_and_the_autoencoder_learn_apart():
+    """Each side's loss reaches its own weights only."""
+    objective = Reconstruction(models.make_autoencoder(8, (8, 8, 8, 8)), adversarial_weight=1.0)
+    batch = {"image": torch.rand(1, 3, 32, 32), "noise": torch.zeros(1, 4, 4, 4)}
+    losses = objective(batch)
+    losses["fooled"].backward(retain_graph=True)
+    assert all(p.grad is None for p in objective.discriminator.parameters())
+    objective.zero_grad()
+    losses["told_apart"].backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in objective.vae.parameters())
+    assert any(p.grad.abs().max() > 0 for p in objective.discriminator.parameters())
+
+
+def test_gradient_difference_by_hand():
+    a, b = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    b[..., 2:] = 1  # one step in each row
+    assert gradient_difference(a, b, scales=1).item() == pytest.approx(1 / 3)
+    assert gradient_difference(a, a + 0.7, scales=2).item() == 0  # brightness alone is no edge
+
+
+def test_classifier(pictures, validation, tmp_path, monkeypatch):
+    pictures.photo_share = 0.0
+    task = ClassifierTask(Naming(make_classifier(LABELS, (8, 8, 16, 16, 16))), pictures, validation)
+    trainer = run(task, tmp_path / "run")
+    assert 0 < task.validate()["mean_average_precision"] <= 1
+    with trainer.ema.applied(task.objective):
+        task.export(tmp_path / "tiny-classifier", "three updates")
+    monkeypatch.setattr(pipelines, "MODELS", tmp_path)
+    monkeypatch.setattr(classifiers, "_loaded", {})
+    loaded = load_classifier()
+    assert loaded.labels == LABELS
+    image = torch.rand(2, 3, 48, 80)
+    maps = loaded.features(image, ["relu2_2", "relu4_2"])
+    assert maps["relu2_2"].shape == (2, 8, 24, 40)
+    assert maps["relu4_2"].shape == (2, 16, 6, 10)
+    with pytest.raises(ValueError, match="layer is 'relu9_9', expected one of: conv1_1"):
+        loaded.features(image, ["relu9_9"])
+    distance = classifiers.tiny_perceptual(image, image.flip(0))
+    assert distance.shape == (2,)
+    assert (distance > 0).all()
+    assert classifiers.tiny_perceptual(image, image).abs().max() == 0
+    with pytest.raises(ValueError, match="expected the same"):
+        classifiers.tiny_perceptual(image, image[..., :40])
+
+
+def test_average_precision_by_hand():
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    truth = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])  # the second label is always there
+    assert classifiers.mean_average_precision(scores, truth) == pytest.approx((1 + 2 / 3) / 2)
+    from sklearn.metrics import average_precision_score
+
+    scores, truth = torch.rand(50, 3), (torch.rand(50, 3) < 0.3).float()
+    expected = sum(average_precision_score(truth[:, k], scores[:, k]) for k in range(3)) / 3
+    assert classifiers.mean_average_precision(scores, truth) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="no label is there in some"):
+        classifiers.mean_average_precision(scores, torch.ones(50, 3))
+
+
+def test_depth(pictures, validation, tmp_path, monkeypatch):
+    pictures.photo_share = 0.0
+    task = DepthTask(Estimating(make_depth((8, 8, 8))), pictures, validation, count=3)
+    run(task, tmp_path / "run")
+    assert 0 <= task.validate()["delta_1.25"] <= 1
+    task.export(tmp_path / "tiny-depth", "three updates")
+    monkeypatch.setattr(pipelines, "MODELS", tmp_path)
+    estimate = depths.estimate_depth(torch.rand(2, 3, 50, 70), load_depth())
+    assert estimate.shape == (2, 1, 50, 70)
+    assert (estimate > 0).all()
+    assert estimate[1].median() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(check.NotAvailable, match="tiny-nothing"):
+        load_depth("tiny-nothing")
+
+
+def test_depth_is_judged_up_to_a_factor_and_without_the_sky():
+    depth = torch.tensor([1.0, 2.0, 4.0, 8.0, 0.0, math.inf]).view(1, 1, 2, 3)
+    estimate = (3 * torch.tensor([1.0, 2.0, 4.0, 20.0, 5.0, 5.0])).log().view(1, 1, 2, 3)
+    assert share_within(estimate, depth).item() == pytest.approx(3 / 4)
+    loss = Estimating(make_depth((8, 8, 8)))
+    depth = depth.repeat_interleave(4, -1).repeat_interleave(4, -2)  # (1, 1, 8, 12)
+    values = [loss({"image": torch.zeros(1, 3, 8, 12), "depth": k * depth})["edges"].item() for k in (1, 2)]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)  # twice as far all over has the same edges
+
+
+def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, validation, tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.diffusion.latents.SHARD", 4)
+    vae, tokenizer = narrow["vae"], narrow["tokenizer"]
+    build_cache(vae, pictures, tmp_path / "a", 10, holes=True, progress=False)
+    for part in ((1, 2), (0, 2)):
+        build_cache(vae, pictures, tmp_path / "b", 10, holes=True, part=part, progress=False)
+    (tmp_path / "b" / "latents-0000004.safetensors").unlink()
+    build_cache(vae, pictures, tmp_path / "b", 10, holes=True, progress=False)
+    (one, captions), (two, again) = read_cache(tmp_path / "a"), read_cache(tmp_path / "b")
+    assert captions == again
+    assert len(captions) == 10
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert one["mask"].shape == (10, 1, 16, 16)
+    with pytest.raises(ValueError, match="made with another count"):
+        build_cache(vae, pictures, tmp_path / "a", 11, holes=True, progress=False)
+
+    objective = Denoising(models.grow_input(narrow["unet"]), narrow["text_encoder"], train_text=False)
+    task = DenoiserTask(objective, vae, tokenizer, (one, captions), validation)
+    monkeypatch.setattr("workbench.diffusion.denoiser.STEPS", 2)
+    monkeypatch.setattr("workbench.diffusion.denoiser.SHOWN", 2)
+    run(task, tmp_path / "run")
+    assert set(task.validate()) == {"error", "hole_psnr"}
+    assert (tmp_path / "run" / "samples" / "0000003.png").exists()
+    task.export(tmp_path / "export", "three updates")
+    assert pipelines.load_pipeline(tmp_path / "export").unet.config.in_channels == 9
+    with pytest.raises(ValueError, match="4 input channels and the latents have holes"):
+        DenoiserTask(
+            Denoising(narrow["unet"], narrow["text_encoder"], True), vae, tokenizer, (one, captions), validation
+        )

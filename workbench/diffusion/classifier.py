@@ -1,0 +1,229 @@
+"""A small VGG that names what is in a rendered picture; its features serve as textures, teacher and distance.
+
+Convolution, batch normalisation, ReLU, two of each a stage; features go by VGG's names, relu1_1 to relu5_2.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from workbench import check
+from workbench.diffusion.export import write_model
+from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
+from workbench.diffusion.models import seeded
+from workbench.diffusion.training import Task, tiled
+from workbench.diffusion.training_data import TrainingPictures, generator
+
+NAME = "tiny-classifier"
+DISTANCE_LAYERS = ("relu1_2", "relu2_2", "relu3_2", "relu4_2")
+"""What `Classifier.distance` compares."""
+
+
+class Classifier(ModelMixin, ConfigMixin):
+    """Picture (B, 3, H, W) in [0, 1] -> one logit a label (B, L); sigmoid(logit) is the chance that it is there.
+
+    Args:
+        labels: their names.
+        widths: channels of each stage; between stages the size is halved.
+
+    Source: Simonyan and Zisserman, ICLR 2015; differs in width, in batch normalisation, and in that the last features
+    are averaged instead of flattened (any size of 32 px and more will do).
+    """
+
+    @register_to_config
+    def __init__(self, labels: tuple[str, ...], widths: tuple[int, ...] = (32, 64, 96, 160, 256)):
+        super().__init__()
+        self.stages = nn.ModuleList()
+        before = 3
+        for stage, width in enumerate(widths, 1):
+            layers = {}
+            for k in (1, 2):
+                layers[f"conv{stage}_{k}"] = nn.Conv2d(before, width, 3, padding=1, bias=False)
+                layers[f"bn{stage}_{k}"] = nn.BatchNorm2d(width)
+                layers[f"relu{stage}_{k}"] = nn.ReLU()
+                before = width
+            self.stages.append(nn.Sequential())
+            for name, layer in layers.items():
+                self.stages[-1].add_module(name, layer)
+        self.head = nn.Linear(2 * before, len(labels))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the logits."""
+        return tuple(self.config.labels)
+
+    def layer_names(self) -> list[str]:
+        """Names that `features` knows: conv1_1, bn1_1, relu1_1, ..."""
+        return [name for stage in self.stages for name, _ in stage.named_children()]
+
+    def features(self, image: torch.Tensor, layers: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Feature maps by layer name, (B, C, H / 2^(stage - 1), W / 2^(stage - 1)); computed no deeper than needed.
+
+        Args:
+            image: (B, 3, H, W), RGB in [0, 1].
+            layers: names such as "relu3_2".
+
+        Raises:
+            ValueError: an unknown layer.
+        """
+        wanted = [check.choice(name, "layer", self.layer_names()) for name in layers]
+        found: dict[str, torch.Tensor] = {}
+        x = self._normalised(image)
+        for k, stage in enumerate(self.stages):
+            x = nn.functional.max_pool2d(x, 2) if k else x
+            for name, layer in stage.named_children():
+                x = layer(x)
+                found[name] = x
+                if set(wanted) <= set(found):
+                    return {name: found[name] for name in wanted}
+        return {}
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits (B, L)."""
+        last = f"relu{len(self.stages)}_2"
+        x = self.features(image, [last])[last]
+        return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))  # a label may fill the picture or a corner
+
+    def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Perceptual distance of pictures (B, 3, H, W), (B,): mean |f(a) - f(b)|^2 of unit-length feature vectors.
+
+        Source: Zhang et al., CVPR 2018, without their learned weights: not LPIPS, and not to be called so.
+        """
+        total = a.new_zeros(len(a))
+        ours, theirs = self.features(a, DISTANCE_LAYERS), self.features(b, DISTANCE_LAYERS)
+        for name in DISTANCE_LAYERS:
+            x, y = (nn.functional.normalize(f[name].float(), dim=1, eps=1e-6) for f in (ours, theirs))
+            total = total + (x - y).square().sum(1).mean((1, 2))
+        return total / len(DISTANCE_LAYERS)
+
+    @staticmethod
+    def _normalised(image: torch.Tensor) -> torch.Tensor:
+        return (image - 0.5) / 0.25
+
+
+def make_classifier(labels: Iterable[str], widths=(32, 64, 96, 160, 256), seed: int = 0) -> Classifier:
+    """A fresh classifier; weights from a local seed."""
+    with seeded(seed):
+        return Classifier(tuple(labels), tuple(widths))
+
+
+def load_classifier(source=NAME) -> Classifier:
+    """The bundled classifier, in evaluation, ready for `features` and `distance`.
+
+    Args:
+        source: the bundled name, or a folder.
+
+    Raises:
+        NotAvailable: its files are missing or damaged; the message names the file.
+
+    Example:
+        >>> classifier = load_classifier()
+        >>> classifier.features(photo, ["relu3_2"])["relu3_2"].shape
+    """
+    from workbench.diffusion.pipelines import find_folder
+
+    folder = find_folder(source)
+    with quiet():
+        return Classifier.from_pretrained(folder, use_safetensors=True).eval()
+
+
+_loaded: dict[str, Classifier] = {}
+
+
+def tiny_perceptual(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Perceptual distance by the bundled classifier: 0 for equal pictures, (B,). Not LPIPS; see `Classifier.distance`.
+
+    Args:
+        a, b: (B, 3, H, W) in [0, 1], at least 16 x 16.
+
+    Raises:
+        NotAvailable: the classifier is not on this machine.
+        ValueError: shapes or ranges against the conventions.
+    """
+    check.same_size(check.image(a, "a"), check.image(b, "b"), "a", "b")
+    if NAME not in _loaded:
+        _loaded[NAME] = load_classifier().requires_grad_(False)
+    return _loaded[NAME].to(a.device).distance(a.float(), b.float())
+
+
+def mean_average_precision(scores: torch.Tensor, truth: torch.Tensor) -> float:
+    """Mean over labels of the average precision; labels that are always or never there are left out.
+
+    AP = sum over the positives, by falling score, of precision at that place / number of positives.
+
+    Args:
+        scores: (N, L), any monotone measure of confidence.
+        truth: (N, L), 0 or 1.
+    """
+    order = torch.argsort(scores, dim=0, descending=True, stable=True)  # (N, L)
+    hits = truth.gather(0, order).double()  # (N, L), by falling score
+    places = torch.arange(1, len(hits) + 1, dtype=torch.float64)[:, None]  # (N, 1)
+    precision = hits.cumsum(0) / places
+    usable = (hits.sum(0) > 0) & (hits.sum(0) < len(hits))
+    if not usable.any():
+        raise ValueError("no label is there in some pictures and missing in others, expected at least one to rank.")
+    return ((precision * hits).sum(0) / hits.sum(0).clamp(min=1))[usable].mean().item()
+
+
+class Naming(nn.Module):
+    """The classifier with its loss: binary cross-entropy, mean over labels."""
+
+    def __init__(self, classifier: Classifier):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Losses for image (B, 3, H, W) and labels (B, L)."""
+        logits = self.classifier(batch["image"]).float()
+        return {"loss": nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"])}
+
+
+class ClassifierTask(Task):
+    """The classifier's training. Batch normalisation takes the statistics of each process's own share of a batch.
+
+    Args:
+        objective: `Naming`.
+        pictures: rendered views (photographs have no labels).
+        validation: views of unseen seeds.
+    """
+
+    name = NAME
+    about = "A small VGG for the labels of rendered pictures; mean average precision on views of unseen seeds."
+
+    def __init__(self, objective: Naming, pictures: TrainingPictures, validation: TrainingPictures):
+        self.objective, self.pictures, self.validation = objective, pictures, validation
+
+    def batch(self, numbers):
+        """image (B, 3, H, W) and labels (B, L)."""
+        views = [self.pictures.draw(generator(*number)) for number in numbers]
+        return {key: torch.stack([view[key] for view in views]) for key in ("image", "labels")}
+
+    def validate(self):
+        """Mean average precision over the labels of unseen views, sprites on unseen backgrounds included."""
+        scores, truth = self._scores(range(len(self.validation)))
+        return {"mean_average_precision": mean_average_precision(scores, truth)}
+
+    @torch.no_grad()
+    def _scores(self, indices, batch_size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+        scores, truth, classifier = [], [], self.objective.classifier
+        for part in np.array_split(list(indices), max(1, len(indices) // batch_size)):
+            views = [self.validation.view(int(i), generator(4, int(i))) for i in part]
+            images = torch.stack([view["image"] for view in views]).to(classifier.device)
+            scores.append(classifier(images).sigmoid().float().cpu())
+            truth.append(torch.stack([view["labels"] for view in views]))
+        return torch.cat(scores), torch.cat(truth)
+
+    def sheet(self):
+        """Twelve validation views, those with the fewest labels right last."""
+        indices = range(min(12, len(self.validation)))
+        scores, truth = self._scores(indices)
+        right = ((scores > 0.5) == (truth > 0.5)).float().mean(1)  # (N,)
+        order = right.argsort(descending=True).tolist()
+        return tiled([torch.stack([self.validation.view(i, generator(4, i))["image"] for i in order])])
+
+    def export(self, folder, trained):
+        """Writes the classifier's folder."""
+        told = {"about": self.about, "trained": trained, "quality": self.validate()}
+        return write_model(folder, {"": self.objective.classifier}, title=self.name, **told)

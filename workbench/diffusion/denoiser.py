@@ -1,0 +1,221 @@
+"""How the denoisers are trained: tiny-t2i from nothing together with its text encoder, tiny-inpaint grown from it.
+
+loss = mean w(t) |eps - eps_theta(z_t, t, c)|^2,  z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps,  w(t) = min(SNR, g) / SNR
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from workbench import check, metrics
+from workbench import mask as masks
+from workbench.diffusion.export import finish, save_half
+from workbench.diffusion.latents import encode_moments, masked_image
+from workbench.diffusion.libraries import (
+    AutoencoderKL,
+    CLIPTextModel,
+    CLIPTokenizer,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from workbench.diffusion.models import SIZE, make_scheduler
+from workbench.diffusion.tokenizer import save_tokenizer, token_ids
+from workbench.diffusion.training import Task, tiled
+from workbench.diffusion.training_data import TrainingPictures, gaussian, generator
+from workbench.image import to_signed
+
+TEXT_DROPOUT = 0.1
+"""Share of items that learn with the empty prompt, as guidance needs."""
+SHOWN = 6
+STEPS = 20
+"""Steps of the samples drawn while training."""
+LEVELS = 8
+"""Noise levels at which the validation loss is measured."""
+
+_ABOUT = "Epsilon prediction, 1000 steps; error is the mean squared error of the noise on unseen views at 8 levels."
+_ABOUT_HOLES = (
+    f" hole_psnr (dB) is of {SHOWN} samples of {STEPS} steps with guidance 3 in irregular holes of 25 %. Grown from "
+    "tiny-t2i: five input channels for the mask (1 = repaint) and the latents of the picture with the hole at mid grey."
+)
+
+
+class Denoising(nn.Module):
+    """The U-Net, and the text encoder where that learns too, with the loss.
+
+    Args:
+        unet: 4 or 9 input channels.
+        text_encoder: its states condition the U-Net.
+        train_text: whether it learns.
+        snr_gamma: g of the weight above (Hang et al., ICCV 2023); None weighs all noise levels alike.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, train_text: bool, snr_gamma=5.0):
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder.requires_grad_(train_text)
+        self.scheduler = make_scheduler(training=True)
+        self.snr_gamma = snr_gamma
+        signal = self.scheduler.alphas_cumprod
+        self.register_buffer("snr", signal / (1 - signal), persistent=False)  # (1000,)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Losses for latents, noise (B, 4, h, w), t (B,), ids (B, L); with holes mask (B, 1, h, w) and masked too."""
+        latents, noise, t = batch["latents"], batch["noise"], batch["t"]
+        given = self.scheduler.add_noise(latents, noise, t)  # (B, 4, h, w)
+        if "mask" in batch:
+            given = torch.cat([given, batch["mask"], batch["masked"]], 1)  # (B, 9, h, w)
+        states = self.text_encoder(batch["ids"]).last_hidden_state  # (B, L, C)
+        predicted = self.unet(given, t, states).sample.float()
+        error = (predicted - noise).square().mean((1, 2, 3))  # (B,)
+        weight = torch.ones_like(error)
+        if self.snr_gamma is not None:
+            weight = (self.snr_gamma / self.snr[t]).clamp(max=1)
+        return {"loss": (weight * error).mean(), "error": error.mean()}
+
+
+class DenoiserTask(Task):
+    """The training of tiny-t2i (4 input channels) or tiny-inpaint (9).
+
+    Args:
+        objective: `Denoising`.
+        vae, tokenizer: frozen; they make samples, and are exported along.
+        cache: tensors and captions as `latents.read_cache` gives them.
+        validation: views of unseen seeds.
+    """
+
+    def __init__(
+        self,
+        objective: Denoising,
+        vae: AutoencoderKL,
+        tokenizer: CLIPTokenizer,
+        cache: tuple[dict[str, torch.Tensor], list[str]],
+        validation: TrainingPictures,
+    ):
+        self.objective, self.vae, self.tokenizer = objective, vae.requires_grad_(False).eval(), tokenizer
+        self.tensors, captions = cache
+        self.inpainting = objective.unet.config.in_channels == 9
+        self.about = _ABOUT + (_ABOUT_HOLES if self.inpainting else "")
+        self.name = "tiny-inpaint" if self.inpainting else "tiny-t2i"
+        if self.inpainting != ("mask" in self.tensors):
+            raise ValueError(
+                f"the U-Net has {objective.unet.config.in_channels} input channels and the latents "
+                f"{'have' if 'mask' in self.tensors else 'lack'} holes, expected 9 channels with holes or 4 without."
+            )
+        self.ids = token_ids(tokenizer, captions)  # (N, L)
+        self.empty = token_ids(tokenizer, [""])[0]  # (L,)
+        self.held = self._held_out(validation)
+
+    def batch(self, numbers):
+        """What `Denoising.forward` takes, for these items."""
+        items = [self._item(generator(*number)) for number in numbers]
+        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+    def _item(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        i = int(rng.integers(len(self.ids)))
+        shape = self.tensors["mean"].shape[1:]  # (4, h, w)
+        item = {
+            "latents": self._drawn("mean", "std", i, rng),
+            "noise": gaussian(rng, shape),
+            "t": torch.tensor(int(rng.integers(1000))),
+            "ids": self.empty if rng.random() < TEXT_DROPOUT else self.ids[i],
+        }
+        if self.inpainting:
+            item["mask"] = self.tensors["mask"][i].float()
+            item["masked"] = self._drawn("masked_mean", "masked_std", i, rng)
+        return item
+
+    def _drawn(self, mean: str, std: str, i: int, rng) -> torch.Tensor:
+        """A sample of a posterior, as the pipelines take one."""
+        mean, std = self.tensors[mean][i].float(), self.tensors[std][i].float()
+        return mean + std * gaussian(rng, mean.shape)
+
+    def _held_out(self, validation: TrainingPictures, count: int = 64) -> dict:
+        """Validation pictures with everything the loss and the samples need, always the same."""
+        rows = list(range(0, len(validation), max(1, len(validation) // count)))[:count]
+        views = [validation.view(i) for i in rows]
+        images = torch.stack([view["image"] for view in views])  # (N, 3, H, W)
+        holes = torch.cat([masks.irregular((SIZE, SIZE), 0.25, seed=i) for i in rows])  # (N, 1, H, W)
+        return {"images": images, "holes": holes, "captions": [view["caption"] for view in views]}
+
+    def validate(self):
+        """The unweighted loss on unseen views at fixed noise levels; for inpainting also the quality of samples."""
+        device = self.objective.unet.device
+        images, captions = self.held["images"], self.held["captions"]
+        self.vae.to(device)
+        latents, _ = encode_moments(self.vae, to_signed(images))
+        batch = {"latents": latents, "ids": token_ids(self.tokenizer, captions).to(device)}
+        if self.inpainting:
+            batch["masked"], _ = encode_moments(self.vae, masked_image(images, self.held["holes"]))
+            batch["mask"] = masks.to_latent(self.held["holes"], "nearest", SIZE // latents.shape[-1]).to(device)
+        errors = []
+        for level in range(LEVELS):
+            t = torch.full((len(images),), 1000 * level // LEVELS + 62, device=device)
+            noise = gaussian(generator(3, level), latents.shape).to(device)
+            errors.append(self.objective({**batch, "noise": noise, "t": t})["error"].item())
+        numbers = {"error": float(np.mean(errors))}
+        if self.inpainting:
+            numbers["hole_psnr"] = self._samples_psnr(SHOWN)
+        return numbers
+
+    def _samples_psnr(self, count: int) -> float:
+        images, holes = self.held["images"][:count], self.held["holes"][:count]
+        return metrics.psnr(self.samples(count), images, holes).mean().item()
+
+    @torch.no_grad()
+    def samples(self, count: int, steps: int = STEPS) -> torch.Tensor:
+        """Pictures for the first validation captions (and holes), seeds 0, 1, ...: (count, 3, H, W) in [0, 1]."""
+        check.integer(count, "count", 1, len(self.held["captions"]))
+        pipe = self.pipeline().to(self.objective.unet.device)
+        pipe.set_progress_bar_config(disable=True)
+        given = {"prompt": self.held["captions"][:count], "num_inference_steps": steps, "guidance_scale": 3.0}
+        if self.inpainting:
+            given |= {"image": self.held["images"][:count], "mask_image": self.held["holes"][:count]}
+        seeds = [torch.Generator().manual_seed(i) for i in range(count)]
+        return pipe(**given, generator=seeds, height=SIZE, width=SIZE, output_type="pt").images.float().cpu()
+
+    def sheet(self):
+        """Samples; for inpainting with the given above and the truth below."""
+        count = min(SHOWN, len(self.held["captions"]))
+        rows = [self.samples(count)]
+        if self.inpainting:
+            images, holes = self.held["images"][:count], self.held["holes"][:count]
+            rows = [(masked_image(images, holes) + 1) / 2, *rows, images]
+        return tiled(rows)
+
+    def pipeline(self) -> StableDiffusionPipeline | StableDiffusionInpaintPipeline:
+        """The model as a published pipeline, with the weights as they are; DDIM, no safety checker."""
+        kind = StableDiffusionInpaintPipeline if self.inpainting else StableDiffusionPipeline
+        return assemble(kind, self.vae, self.objective.text_encoder, self.tokenizer, self.objective.unet)
+
+    def export(self, folder, trained):
+        """Writes the pipeline's folder."""
+        told = {"about": self.about, "trained": trained, "quality": self.validate()}
+        return write_pipeline(folder, self.pipeline().to("cpu"), title=self.name, **told)
+
+
+def assemble(kind, vae, text_encoder, tokenizer, unet):
+    """A pipeline of ``kind`` from its parts: DDIM, no safety checker (the models know rendered rooms only)."""
+    return kind(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def write_pipeline(folder, pipe, title: str, about: str, trained: str, quality: dict) -> Path:
+    """Writes a pipeline in the published layout, float16, with card and checksums."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pipe.save_config(folder)
+    for name in ("vae", "text_encoder", "unet"):
+        save_half(getattr(pipe, name), folder / name)
+    save_tokenizer(pipe.tokenizer, folder / "tokenizer")
+    pipe.scheduler.save_pretrained(folder / "scheduler")
+    return finish(folder, title, about, trained, quality)

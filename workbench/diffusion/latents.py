@@ -1,0 +1,149 @@
+"""Latents of the training pictures, encoded once: while a denoiser learns, the autoencoder stands still.
+
+Each entry is a view or crop in one style (mirrored or not), for inpainting also with one hole. The mean and the
+standard deviation of the posterior are kept, so that each visit draws anew from it.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from workbench import check
+from workbench import mask as masks
+from workbench.diffusion.libraries import AutoencoderKL
+from workbench.diffusion.training_data import TrainingPictures, generator, training_mask
+from workbench.image import to_signed
+
+SHARD = 256
+"""Entries in one file: what is lost at most when the encoding is killed."""
+
+
+@torch.no_grad()
+def encode_moments(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled mean and standard deviation of the latents of pictures (B, 3, H, W) in [-1, 1]: (B, 4, h, w) each."""
+    with torch.autocast(vae.device.type, torch.bfloat16):
+        latents = vae.encode(images.to(vae.device, memory_format=torch.channels_last)).latent_dist
+    scale = vae.config.scaling_factor
+    return latents.mean.float() * scale, latents.std.float() * scale
+
+
+def masked_image(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """What the inpainting model is shown: the picture in [-1, 1], 0 (mid grey) in the hole; (B, 3, H, W)."""
+    return to_signed(image) * (mask < 0.5)
+
+
+def build_cache(
+    vae: AutoencoderKL,
+    source: TrainingPictures,
+    folder,
+    count: int,
+    seed: int = 0,
+    holes: bool = False,
+    part: tuple[int, int] = (0, 1),
+    progress: bool = True,
+) -> Path:
+    """Encodes what is still missing of a cache.
+
+    Args:
+        vae: the trained autoencoder, its scaling factor set.
+        source: the pictures.
+        folder: where to.
+        count: entries.
+        seed: of styles, crops and holes.
+        holes: also a hole and the masked picture's latents.
+        part: (k, n): this is process k of n.
+        progress: shows a bar.
+
+    Raises:
+        ValueError: the folder holds a cache of another autoencoder, other pictures or another plan.
+    """
+    folder, (rank, processes) = Path(folder), part
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, _plan(vae, source, check.integer(count, "count", 1), seed, holes))
+    device = vae.device
+    todo = list(range(0, count, SHARD))[rank::processes]
+    vae = vae.to(memory_format=torch.channels_last).eval()
+    bar = tqdm(total=count, desc="latents", unit="pictures", disable=not progress or rank > 0)
+    for first in todo:
+        numbers = range(first, min(first + SHARD, count))
+        if not (folder / f"latents-{first:07d}.safetensors").exists():
+            _write_shard(vae, [_entry(source, i, seed, holes) for i in numbers], folder, first, holes)
+        bar.update(min(len(numbers) * processes, count - bar.n))
+    bar.close()
+    vae.to(device, memory_format=torch.contiguous_format)
+    return folder
+
+
+def read_cache(folder) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """A whole cache: mean, std (N, 4, h, w), with holes masked_mean, masked_std, mask (N, 1, h, w); and captions."""
+    folder = Path(folder)
+    files = sorted(folder.glob("latents-*.safetensors"))
+    shards = [load_file(file) for file in files]
+    captions = []
+    for file in files:
+        beside = file.with_name(file.stem.replace("latents", "captions") + ".json")
+        captions += json.loads(beside.read_text())
+    return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}, captions
+
+
+def _entry(source: TrainingPictures, index: int, seed: int, holes: bool) -> dict:
+    """Picture number ``index``: every view in turn, crops strewn in."""
+    rng = generator(seed, 2, index)
+    crop = source.crops is not None and rng.random() < source.photo_share
+    entry = source.crops.draw(rng) if crop else source.view(index % len(source), rng)
+    return {**entry, "mask": training_mask(rng)} if holes else entry
+
+
+def _write_shard(vae: AutoencoderKL, entries: list[dict], folder: Path, first: int, holes: bool) -> None:
+    """Captions, then latents: a shard counts as there when its latents are."""
+    (folder / f"captions-{first:07d}.json").write_text(json.dumps([entry["caption"] for entry in entries]))
+    temporary = folder / f".latents-{first:07d}.part"
+    save_file(_encode(vae, entries, holes), temporary)
+    os.replace(temporary, folder / f"latents-{first:07d}.safetensors")
+
+
+def _encode(vae: AutoencoderKL, entries: list[dict], holes: bool, batch_size: int = 32) -> dict[str, torch.Tensor]:
+    """Entries -> tensors in half precision."""
+    parts: dict[str, list[torch.Tensor]] = {}
+    for k in range(0, len(entries), batch_size):
+        images = torch.stack([entry["image"] for entry in entries[k : k + batch_size]])  # (B, 3, H, W)
+        mean, std = encode_moments(vae, to_signed(images))
+        found = {"mean": mean, "std": std}
+        if holes:
+            mask = torch.cat([entry["mask"] for entry in entries[k : k + batch_size]])  # (B, 1, H, W)
+            found["masked_mean"], found["masked_std"] = encode_moments(vae, masked_image(images, mask))
+            found["mask"] = masks.to_latent(mask, "nearest", images.shape[-1] // mean.shape[-1])  # (B, 1, h, w)
+        for name, value in found.items():
+            parts.setdefault(name, []).append(value.half().cpu().contiguous())
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _plan(vae: AutoencoderKL, source: TrainingPictures, count: int, seed: int, holes: bool) -> dict:
+    """What the cache depends on."""
+    digest = hashlib.sha256()
+    for value in vae.state_dict().values():
+        digest.update(value.float().cpu().contiguous().numpy().tobytes())
+    sets = [[s.plan["kind"], s.plan["split"], s.plan["first"], len(s)] for s in source.sets]
+    told = {"count": count, "seed": seed, "holes": holes, "photo_share": source.photo_share, "style": source.style}
+    return {"vae": digest.hexdigest(), "scaling_factor": vae.config.scaling_factor, "sets": sets, **told}
+
+
+def _claim(folder: Path, plan: dict) -> None:
+    """Writes the plan into an empty folder; in a used one it must be the same."""
+    file = folder / "plan.json"
+    if not file.exists():
+        temporary = folder / f".plan.{os.getpid()}.part"
+        temporary.write_text(json.dumps(plan))
+        os.replace(temporary, file)
+        return
+    found = json.loads(file.read_text())
+    differing = [name for name in plan if found.get(name) != json.loads(json.dumps(plan[name]))]
+    if differing:
+        raise ValueError(
+            f"{folder} holds latents made with another {', '.join(differing)}. Remove it, or choose another folder."
+        )

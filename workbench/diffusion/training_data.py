@@ -1,0 +1,177 @@
+"""What the bundled models learn from: rendered views in many photographic styles, and crops of photographs.
+
+Everything is drawn from a list of whole numbers (seed, step, item), never from a generator that runs along: a picture
+depends on its place in the training only, whoever computes it and whenever. That makes resuming exact, and many
+processes equal to one.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from workbench import check, data
+from workbench import image as pictures
+from workbench import mask as masks
+from workbench.diffusion.models import SIZE
+
+HELD_OUT = ("chelsea", "coffee", "motorcycle_left", "motorcycle_right")
+"""Photographs no model ever learns from: lessons and cards judge by them."""
+VALIDATION_CROPS = 4
+"""Crops of each held-out photograph that quality is measured on."""
+
+
+def generator(*numbers: int) -> np.random.Generator:
+    """A generator that depends on these whole numbers only."""
+    return np.random.default_rng(list(numbers))
+
+
+def gaussian(rng: np.random.Generator, shape: Sequence[int]) -> torch.Tensor:
+    """Standard normal noise, float32."""
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+
+def training_photographs() -> list[str]:
+    """Names of the catalogue's photographs that may be learnt from."""
+    return [name for name in data.photographs() if name not in HELD_OUT]
+
+
+class Crops:
+    """Random square crops of photographs.
+
+    Args:
+        names: of the catalogue; None takes `training_photographs`.
+        size: side of a crop in pixels, after scaling.
+
+    Raises:
+        ValueError: a photograph that is held out.
+    """
+
+    def __init__(self, names: Iterable[str] | None = None, size: int = SIZE):
+        self.names = list(training_photographs() if names is None else names)
+        held = sorted(set(self.names) & set(HELD_OUT))
+        if held:
+            raise ValueError(f"names holds {', '.join(held)}: held out, no model may learn from it. Leave it out.")
+        self.size = size
+        self._photographs = [torch.from_numpy(pictures.to_uint8(pictures.load_image(n))) for n in self.names]
+
+    def draw(self, rng: np.random.Generator) -> dict:
+        """One crop: image (3, size, size) in [0, 1], its caption, and the name of its photograph."""
+        k = int(rng.integers(len(self.names)))
+        photo = self._photographs[k]  # (H, W, 3)
+        short = min(photo.shape[:2])
+        side = round(float(np.exp(rng.uniform(np.log(min(self.size, short)), np.log(short)))))
+        y, x = (int(rng.integers(n - side + 1)) for n in photo.shape[:2])
+        crop = photo[y : y + side, x : x + side].permute(2, 0, 1)[None].float() / 255  # (1, 3, side, side)
+        image = pictures.resize(crop, (self.size, self.size))[0]
+        caption = data.photograph(self.names[k]).caption
+        return {"image": image, "caption": f"a photo of {caption}", "name": self.names[k]}
+
+
+class TrainingPictures:
+    """Rendered views, and crops of photographs among them, by number.
+
+    Args:
+        folders: what ``python -m workbench.world`` wrote; views of any kind, 128 x 128.
+        photo_share: share of crops among all pictures, 0 to 1.
+        style: strength of the photographic styles, 0 none.
+        kinds: which kinds of data sets are taken; None takes all.
+
+    Raises:
+        FileNotFoundError: a folder holds no rendered views.
+        ValueError: views of another size, or no folder of a wanted kind.
+    """
+
+    def __init__(self, folders: Iterable, photo_share: float = 0.0, style: float = 1.0, kinds=None):
+        from workbench.world.dataset import RenderedSet
+
+        sets = [RenderedSet(folder) for folder in folders]
+        self.sets = [s for s in sets if kinds is None or s.plan["kind"] in kinds]
+        self.photo_share = check.number(photo_share, "photo_share", 0, 1)
+        self.style = check.number(style, "style", 0, 2)
+        if not self.sets:
+            told = ", ".join(s.plan["kind"] for s in sets) or "nothing"
+            raise ValueError(f"the folders hold {told}, expected views of kind {' or '.join(kinds or ('any',))}.")
+        for s in self.sets:
+            if s.plan["size"] != [SIZE, SIZE]:
+                raise ValueError(f"views are {s.plan['size']} (H, W), expected {SIZE} x {SIZE}. Render them so.")
+        self.crops = Crops() if photo_share > 0 else None
+        self._ends = np.cumsum([len(s) for s in self.sets])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def row(self, index: int) -> dict:
+        """A view as it was rendered, see `world.RenderedSet`."""
+        k = int(np.searchsorted(self._ends, index, side="right"))
+        return self.sets[k][index - (int(self._ends[k - 1]) if k else 0)]
+
+    def draw(self, rng: np.random.Generator) -> dict:
+        """One picture: image (3, H, W) in [0, 1] and caption; views also have labels, depth, kind."""
+        if self.crops is not None and rng.random() < self.photo_share:
+            out = self.crops.draw(rng)
+            return {**out, "image": _flipped(out["image"], rng.random() < 0.5)}
+        return self.view(int(rng.integers(len(self))), rng)
+
+    def view(self, index: int, rng: np.random.Generator | None = None) -> dict:
+        """One view, in a random style and perhaps mirrored; as it was rendered without ``rng``."""
+        out = self.row(index)
+        if "foreground" in out:
+            out["image"] = out["foreground"] * out["alpha"] + self._background(rng) * (1 - out["alpha"])
+        if rng is None:
+            return out
+        from workbench.world.style import apply_style, random_style
+
+        if self.style > 0:
+            seed = int(rng.integers(2**31))
+            out["image"] = apply_style(out["image"][None], random_style(seed, self.style), seed)[0]
+        mirrored = rng.random() < 0.5
+        return {**out, "image": _flipped(out["image"], mirrored), "depth": _flipped(out["depth"], mirrored)}
+
+    def _background(self, rng: np.random.Generator | None) -> torch.Tensor:
+        """What a sprite stands before: a colour, or another view or crop; (3, 1, 1) or (3, H, W). Grey without rng."""
+        if rng is None:
+            return torch.full((3, 1, 1), 0.5)
+        choice = rng.random()
+        if choice < 0.5:
+            return torch.from_numpy(rng.random((3, 1, 1), dtype=np.float32))
+        if choice < 0.75 and self.crops is not None:
+            return self.crops.draw(rng)["image"]
+        other = self.row(int(rng.integers(len(self))))
+        return other["image"] if "image" in other else torch.from_numpy(rng.random((3, 1, 1), dtype=np.float32))
+
+
+def held_out_crops() -> torch.Tensor:
+    """Crops of the photographs no model has seen, (N, 3, 128, 128), always the same."""
+    crops = []
+    for name in HELD_OUT:
+        photo = pictures.load_image(name)  # (1, 3, H, W)
+        height, width = photo.shape[-2:]
+        side = min(height, width) * 2 // 3
+        for k in range(VALIDATION_CROPS):
+            y, x = (height - side) * (k // 2), (width - side) * (k % 2)
+            crops.append(pictures.resize(photo[..., y : y + side, x : x + side], (SIZE, SIZE)))
+    return torch.cat(crops)
+
+
+def training_mask(rng: np.random.Generator, size: tuple[int, int] = (SIZE, SIZE)) -> torch.Tensor:
+    """One hole to learn inpainting from, (1, 1, H, W).
+
+    Four in ten are brush strokes over 5 % to 60 % of the picture, three are rectangles or all but rectangles, two
+    one large box, one the whole picture: nothing given, as text-to-image.
+    """
+    kind, seed = rng.random(), int(rng.integers(2**31))
+    height, width = size
+    if kind < 0.4:
+        return masks.irregular(size, (0.05, 0.6), seed)
+    if kind < 0.7:
+        return masks.rectangles(size, seed, count=(1, 12))
+    if kind < 0.9:
+        h, w = (int(n * rng.uniform(0.25, 0.75)) for n in size)
+        y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+        return masks.box(size, (x, y, x + w, y + h))
+    return torch.ones(1, 1, *size)
+
+
+def _flipped(image: torch.Tensor, mirrored: bool) -> torch.Tensor:
+    return image.flip(-1) if mirrored else image

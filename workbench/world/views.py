@@ -1,0 +1,147 @@
+"""What is true about a picture in words and numbers: caption, labels, where each pixel is in another view."""
+
+import numpy as np
+import torch
+
+from workbench.world import geometry
+from workbench.world.geometry import Correspondences
+from workbench.world.materials import COLOURS, colour_word
+from workbench.world.rendering import View
+from workbench.world.scene import Scene, Thing
+from workbench.world.tracing import world_of
+
+PATTERN_WORDS = {
+    "checker": "checkered", "striped": "striped", "dotted": "dotted", "brick": "brick", "tiled": "tiled",
+    "wooden": "wooden", "marbled": "marbled", "mottled": "mottled", "woven": "woven", "papered": "papered",
+    "ashlar": "stone", "slatted": "slatted", "plaster": "plastered",
+}  # fmt: skip
+"""Pattern -> the word for it in captions; the others need none."""
+OBJECTS = (
+    "ball", "balcony", "base", "bowl", "box", "capsule", "ceiling", "chair", "cone", "cornice", "creature", "cube",
+    "cup", "cupboard", "cylinder", "door", "feather", "fern", "floor", "hoop", "house", "lamp", "leaf", "net",
+    "pavement", "picture", "pin", "plant", "prism", "pyramid", "ring", "road", "rug", "shelf", "shell", "skirting",
+    "sky", "sofa", "star", "stool", "table", "teapot", "tower", "vase", "wall", "window",
+)  # fmt: skip
+"""All words things go by."""
+LABELS = (
+    "room", "facade", "sprite", *OBJECTS, *COLOURS, *dict.fromkeys(PATTERN_WORDS.values()), "shiny",
+)  # fmt: skip
+"""Names of the entries of the label vector: kinds of scene, objects, colours, patterns."""
+SURROUNDINGS = {"wall", "floor", "ceiling", "skirting", "sky", "road", "pavement", "base", "cornice", "house"}
+"""What captions do not list as an object."""
+VISIBLE = 0.004
+"""A thing counts as visible when it covers this share of the picture."""
+
+
+def visible_things(view: View, share: float = VISIBLE) -> list[int]:
+    """Indices of the things that cover at least this share of the picture, the largest first."""
+    counts = torch.bincount(view.ids.flatten(), minlength=len(view.scene.things) + 1)[1:]
+    order = torch.argsort(counts, descending=True, stable=True).tolist()
+    return [i for i in order if counts[i] >= share * view.ids.numel()]
+
+
+def describe(thing: Thing) -> str:
+    """A thing in words: "red striped ball"."""
+    m = thing.parts[0].material
+    if thing.word in ("plant", "picture", "window", "sky"):
+        return thing.word
+    words = ["shiny"] if m.gloss >= 0.6 else []
+    if m.pattern != "wooden":
+        words.append(colour_word(m.colour))
+    if m.pattern in PATTERN_WORDS and m.pattern != "plaster":
+        words.append(PATTERN_WORDS[m.pattern])
+    return " ".join([*words, thing.word])
+
+
+def caption(view: View, most: int = 4) -> str:
+    """One sentence: the kind of scene, its ``most`` largest visible objects, and what it stands on.
+
+    Example:
+        >>> caption(view)
+        'a photo of a room with a red striped ball and a blue cube on a brown wooden floor'
+    """
+    scene, seen = view.scene, visible_things(view)
+    if scene.kind == "sprite":
+        return f"a photo of {_with_article(describe(scene.things[0]))}"
+    listed, phrases = [i for i in seen if scene.things[i].word not in SURROUNDINGS], {}
+    for i in listed:
+        if scene.kind == "room" and scene.things[i].word != "window":
+            phrases.setdefault(_with_article(describe(scene.things[i])), None)
+        else:
+            several = sum(scene.things[j].word == scene.things[i].word for j in listed) > 1
+            phrases.setdefault(
+                plural(scene.things[i].word) if several else _with_article(describe(scene.things[i])), None
+            )
+    phrases = list(phrases)[:most]
+    words = {scene.things[i].word: i for i in reversed(seen)}
+    ground, house = "", _with_article(scene.kind)
+    if "floor" in words and scene.kind == "room":
+        ground = f" on {_with_article(describe(scene.things[words['floor']]))}"
+    if "wall" in words and scene.kind == "facade":
+        house = _with_article(describe(scene.things[words["wall"]]).removesuffix("wall") + "facade")
+    listing = ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else "".join(phrases)
+    return f"a photo of {house}" + (f" with {listing}" if listing else "") + ground
+
+
+def _with_article(words: str) -> str:
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def plural(word: str) -> str:
+    """The word for several of them, as captions use it."""
+    return {"shelf": "shelves", "box": "boxes", "balcony": "balconies"}.get(word, word + "s")
+
+
+def labels(view: View) -> torch.Tensor:
+    """The multi-label vector: 1 for each of `LABELS` that some visible thing bears. float32 (len(LABELS),)."""
+    out = torch.zeros(len(LABELS))
+    found = {view.scene.kind}
+    for i in visible_things(view):
+        found |= set(describe(view.scene.things[i]).split())
+    for word in found & set(LABELS):
+        out[LABELS.index(word)] = 1
+    return out
+
+
+def correspondences(a: View, b: View, tolerance: float = 2e-3) -> Correspondences:
+    """Exact dense correspondences from view a to view b, also when things have moved in between.
+
+    Each pixel's middle is followed as a point of its object; a ray from b's camera tells whether it is hidden.
+
+    Args:
+        a, b: two views of the same things (positions, light and textures may differ), of any sizes.
+        tolerance: something hides a point when it is nearer by more than this share of the distance.
+
+    Returns:
+        `Correspondences` for the pixels of ``a``.
+
+    Raises:
+        ValueError: the views do not show the same things.
+
+    Example:
+        >>> match = correspondences(view, other)
+        >>> match.points[64, 64], match.visible.float().mean()
+    """
+    check_same_things(a.scene, b.scene)
+    depth, ids = a.depth[0, 0].numpy(), a.ids.numpy()
+    pixels, z, inside = geometry.carry(depth, ids, a.camera, a.scene.things, b.camera, b.scene.things, b.size)
+    eye = np.asarray(b.camera.position, np.float64)
+    ways = geometry.ray_directions(b.camera, b.size, pixels[inside])  # one unit is one metre of depth
+    visible = np.zeros(ids.shape, bool)
+    visible[inside] = world_of(b.scene.things).cast(eye, ways).t >= z[inside] * (1 - tolerance)
+    return Correspondences(torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(visible))
+
+
+def check_same_things(a: Scene, b: Scene) -> None:
+    """Raises ValueError unless both scenes hold the same shapes in the same order."""
+    for x, y in zip(a.things, b.things, strict=False):
+        if [(p.shape, p.size, p.position, p.turn) for p in x.parts] != [
+            (p.shape, p.size, p.position, p.turn) for p in y.parts
+        ]:
+            raise ValueError(
+                f"the views show different things ({x.word!r} and {y.word!r} differ in shape), expected two "
+                "views of one scene, things moved at most. Change a scene with with_thing_moved, with_light or "
+                "with_texture."
+            )
+    if len(a.things) != len(b.things):
+        raise ValueError(f"the views show {len(a.things)} and {len(b.things)} things, expected two views of one scene.")
