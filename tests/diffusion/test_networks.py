@@ -48,7 +48,7 @@ def test_vae(pictures, validation, tmp_path):
     task.export(tmp_path / "export", "three updates")
     from workbench.diffusion.libraries import AutoencoderKL
 
-    again = AutoencoderKL.from_pretrained(tmp_path / "export" / "vae")
+    again = AutoencoderKL.from_pretrained(tmp_path / "export")
     latents = again.encode(task.renders * 2 - 1).latent_dist.mean * again.config.scaling_factor
     assert 0.1 < latents.std() < 10
     assert scaling_factor(again, task.renders) == pytest.approx(

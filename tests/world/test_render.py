@@ -29,7 +29,6 @@ from workbench.world.geometry import pixel_grid, project, unproject
 from workbench.world.materials import COLOURS, PATTERNS, albedo, colour_word, to_linear, to_srgb
 from workbench.world.rendering import MATERIAL_NAMES, look
 from workbench.world.shapes import SHAPES, make_shape
-from workbench.world.tracing import mitsuba
 
 SIZE = (36, 48)
 LAMP = Light("rectangle", (0, 0, 3), (0, 0, 0), (0.5, 0.5), power=9.0)
@@ -110,7 +109,9 @@ def test_direct_light_agrees_with_mitsuba():
         ambient=0,
     )
     ours = to_linear(render(scene, size=(24, 24), samples=64).image[0].permute(1, 2, 0).numpy())[..., 0]
-    mi = mitsuba()
+    import mitsuba as mi
+
+    mi.set_variant("scalar_rgb")
     t = mi.ScalarTransform4f()
     white = {"type": "diffuse", "reflectance": {"type": "rgb", "value": 1.0}}
     black = {"type": "diffuse", "reflectance": {"type": "rgb", "value": 0.0}}

@@ -33,7 +33,7 @@ class Classifier(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, labels: tuple[str, ...], widths: tuple[int, ...] = (32, 64, 96, 160, 256)):
+    def __init__(self, labels: tuple[str, ...], widths: tuple[int, ...] = (16, 48, 96, 160, 256)):
         super().__init__()
         self.stages = nn.ModuleList()
         before = 3
@@ -103,7 +103,7 @@ class Classifier(ModelMixin, ConfigMixin):
         return (image - 0.5) / 0.25
 
 
-def make_classifier(labels: Iterable[str], widths=(32, 64, 96, 160, 256), seed: int = 0) -> Classifier:
+def make_classifier(labels: Iterable[str], widths=(16, 48, 96, 160, 256), seed: int = 0) -> Classifier:
     """A fresh classifier; weights from a local seed."""
     with seeded(seed):
         return Classifier(tuple(labels), tuple(widths))

@@ -24,7 +24,7 @@ SIZE = 128
 """Pixels of a side that the bundled models are trained at."""
 LATENT_CHANNELS = 4
 TEXT_WIDTH = 128
-AUTOENCODER_WIDTHS = {8: (16, 32, 64, 112), 4: (24, 56, 112)}
+AUTOENCODER_WIDTHS = {8: (16, 32, 64, 112), 4: (16, 32, 96)}
 """Factor -> channels of each level."""
 DENOISER_WIDTHS = {8: (48, 80, 120), 4: (32, 64, 96, 112)}
 """Factor of the autoencoder -> channels of each level."""

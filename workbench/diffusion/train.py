@@ -12,11 +12,11 @@ from workbench.diffusion.pipelines import MODELS
 from workbench.diffusion.training import Settings, Task, Trainer, make_accelerator
 
 DEFAULTS = {
-    "classifier": {"batch_size": 32, "learning_rate": 2e-3, "precision": "bf16"},
+    "classifier": {"batch_size": 32, "learning_rate": 2e-3},
     "depth": {"batch_size": 16, "learning_rate": 1e-3},
-    "vae": {"batch_size": 8, "learning_rate": 1e-3, "precision": "bf16"},
-    "t2i": {"batch_size": 32, "learning_rate": 1e-3, "precision": "bf16"},
-    "inpaint": {"batch_size": 32, "learning_rate": 5e-4, "precision": "bf16"},
+    "vae": {"batch_size": 16, "learning_rate": 1e-3},
+    "t2i": {"batch_size": 32, "learning_rate": 1e-3},
+    "inpaint": {"batch_size": 32, "learning_rate": 5e-4},
 }
 """What differs from `training.Settings` unless told."""
 NAMES = {"vae": "tiny-vae", "t2i": "tiny-t2i", "inpaint": "tiny-inpaint", "classifier": "tiny-classifier",
@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", nargs="+", required=True, help="folders written by python -m workbench.world")
     parser.add_argument("--validation", nargs="+", required=True, help="folders with views of the validation seeds")
     parser.add_argument("--folder", help="folder of checkpoints, log and samples (checkpoints/<model>)")
-    parser.add_argument("--export", help="where the model goes (data/models/<model>; the autoencoder: <folder>/export)")
+    parser.add_argument("--export", help="where the model goes (data/models/<model>)")
     parser.add_argument("--export-now", action="store_true", help="export the last checkpoint without training on")
     parser.add_argument("--photos", type=float, help="share of crops of photographs (0.3 vae, 0.15 t2i and inpaint)")
     parser.add_argument("--style", type=float, default=1.0, help="strength of the photographic styles (1)")
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--adversarial", type=float, default=0.0, help="vae: weight of the patch discriminator (0)")
     parser.add_argument("--kl", type=float, default=1e-4, help="vae: weight of the Kullback-Leibler term (1e-4)")
     parser.add_argument("--classifier", help="vae: folder of the classifier for the perceptual loss (none)")
-    parser.add_argument("--vae", default="checkpoints/tiny-vae/export/vae", help="t2i: folder of the autoencoder")
+    parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
     parser.add_argument("--base", default=str(MODELS / "tiny-t2i"), help="inpaint: the pipeline to grow from")
     parser.add_argument("--latents", type=int, default=30_000, help="t2i, inpaint: pictures encoded beforehand (30000)")
     for field in dataclasses.fields(Settings):
@@ -60,7 +60,7 @@ def main(arguments=None) -> None:
         if not options.export_now:
             trainer.run()
         if trainer.main:
-            _export(trainer, options, run)
+            _export(trainer, options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 
@@ -72,15 +72,14 @@ def prepare(options, settings: Settings, run: Path) -> tuple:
     return build(options, settings, run, accelerator), accelerator
 
 
-def _export(trainer: Trainer, options, run: Path) -> None:
+def _export(trainer: Trainer, options) -> None:
     """Writes the averaged weights as a model."""
-    default = run / "export" if options.what == "vae" else MODELS / trainer.task.name
-    folder = Path(options.export or default)
+    folder = Path(options.export or MODELS / trainer.task.name)
     s = trainer.settings
     told = (
         f"{trainer.step} updates of {s.batch_size} pictures in {trainer.elapsed() / 60:.0f} minutes, AdamW, "
-        f"learning rate {s.learning_rate:g} (warm-up, cosine), precision {s.precision}, averaged weights ({s.ema:g}), "
-        f"seed {s.seed}"
+        f"learning rate {s.learning_rate:g} (warm-up, cosine), precision {trainer.accelerator.mixed_precision}, "
+        f"averaged weights ({s.ema:g}), seed {s.seed}"
     )
     trainer.task.objective.eval()
     with trainer.ema.applied(trainer.task.objective):

@@ -1,6 +1,6 @@
 """Rendered scenes with exact ground truth: rooms, facades, sprites, clips, all from seeds.
 
-Making and rendering need Mitsuba 3; reading the benchmark (`reader`) and describing scenes do not.
+Making and rendering need Embree; reading the benchmark (`reader`) and describing scenes do not.
 """
 
 import importlib

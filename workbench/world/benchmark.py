@@ -60,7 +60,7 @@ def make_benchmark(folder, workers: int = 1) -> Path:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("mitsuba", "numpy", "scipy", "torch", "pillow")}
+    return {name: version(name) for name in ("embreex", "numpy", "scipy", "torch", "pillow")}
 
 
 def _make(job):

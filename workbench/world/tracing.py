@@ -1,8 +1,7 @@
-"""The bridge to Mitsuba 3: scenes become one triangle mesh, rays are asked what they hit.
+"""The bridge to Embree: scenes become one triangle mesh, many rays at once are asked what they hit.
 
-Mitsuba's CPU variant without just-in-time compilation is used (``scalar_rgb``): it needs no LLVM, and it gives the
-same answers everywhere. Mitsuba answers "what does this ray hit?"; light and colour are worked out in `lighting`
-and `rendering`, where stratified sampling and demodulation leave no Monte Carlo noise.
+Light and colour are worked out in `lighting` and `rendering`, where stratified sampling and demodulation leave no
+Monte Carlo noise; the tests compare them with Mitsuba 3.
 """
 
 from dataclasses import dataclass
@@ -16,19 +15,6 @@ from workbench.world.geometry import dot, pose, rotation, unit
 from workbench.world.scene import Material, Part, Thing
 from workbench.world.shapes import Mesh, make_shape
 from workbench.world.strands import STRANDS, make_strands
-
-
-def mitsuba():
-    """The mitsuba module, set up. Raises NotAvailable with what to install."""
-    try:
-        import mitsuba as mi
-    except ImportError:
-        raise check.NotAvailable(
-            "rendering needs Mitsuba 3, which is not installed here. Install it with: pip install mitsuba==3.9.1"
-        ) from None
-    if mi.variant() != "scalar_rgb":
-        mi.set_variant("scalar_rgb")
-    return mi
 
 
 @dataclass
@@ -97,24 +83,11 @@ class World:
 
     def cast(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
         """The first surface on each ray; origins (3,) or (N, 3), directions (N, 3) of any length."""
-        find, ray = self._seen.ray_intersect_preliminary, mitsuba().Ray3f([0, 0, 0], [0, 0, 1])
-        t, face = [], []
-        if origins.ndim == 1:
-            ray.o = origins.tolist()
-            for direction in _triples(directions):
-                ray.d = direction
-                found = find(ray)
-                t.append(found.t)
-                face.append(found.prim_index)
-        else:
-            for origin, direction in zip(_triples(origins), _triples(directions), strict=True):
-                ray.o = origin
-                ray.d = direction
-                found = find(ray)
-                t.append(found.t)
-                face.append(found.prim_index)
-        t = np.array(t, np.float64)
-        face = np.where(np.isfinite(t), np.array(face, np.int64), -1)
+        starts = np.broadcast_to(origins, directions.shape)
+        found = self._seen.run(_single(starts), _single(directions), output=True)
+        hit = found["geomID"] == 0  # the one mesh there is
+        face = np.where(hit, found["primID"].astype(np.int64), -1)
+        t = np.where(hit, found["tfar"].astype(np.float64), np.inf)
         return self._hits(origins, directions, t, face)
 
     def _hits(self, origins, directions, t, face) -> Hits:
@@ -140,14 +113,10 @@ class World:
 
     def blocked(self, points: np.ndarray, to: np.ndarray) -> np.ndarray:
         """Whether anything stands on the way from points (N, 3) along the vectors ``to`` (N, 3): bool (N,)."""
-        test, ray = self._casting.ray_test, mitsuba().Ray3f([0, 0, 0], [0, 0, 1])
-        ray.maxt = 0.999
-        out = []
-        for point, way in zip(_triples(points), _triples(to), strict=True):
-            ray.o = point
-            ray.d = way
-            out.append(test(ray))
-        return np.array(out, bool)
+        if not len(points):
+            return np.zeros(0, bool)
+        far = np.full(len(points), 0.999, np.float32)  # not the lamp itself
+        return self._casting.run(_single(points), _single(to), far, "OCCLUDED") == 0
 
     def strand(self, hits: Hits, which: np.ndarray) -> np.ndarray:
         """Direction and way from root to tip (n, 4) where rays met hair and the like."""
@@ -184,9 +153,9 @@ def mean_albedo(material: Material) -> np.ndarray:
     return materials.albedo(material, points, np.eye(3)[rng.integers(0, 3, 64)]).mean(0)
 
 
-def _triples(vectors: np.ndarray):
-    """Rows (N, 3) as tuples; three flat lists are several times quicker than a list of lists."""
-    return zip(*(column.tolist() for column in vectors.T), strict=True)
+def _single(vectors: np.ndarray) -> np.ndarray:
+    """Vectors as Embree takes them: float32, rows one after the other."""
+    return np.ascontiguousarray(vectors, np.float32)
 
 
 def mesh_of(part: Part) -> Mesh:
@@ -208,10 +177,13 @@ def world_of(things: tuple[Thing, ...]) -> World:
 
 
 def _mesh_scene(vertices: np.ndarray, faces: np.ndarray):
-    mi = mitsuba()
-    mesh = mi.Mesh("world", len(vertices), len(faces))
-    values = mi.traverse(mesh)
-    values["vertex_positions"] = vertices.astype(np.float32).ravel()
-    values["faces"] = faces.astype(np.uint32).ravel()
-    values.update()
-    return mi.load_dict({"type": "scene", "mesh": mesh})
+    try:
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+    except ImportError:
+        raise check.NotAvailable(
+            "rendering needs Embree, which is not installed here. Install it with: pip install embreex"
+        ) from None
+    scene = EmbreeScene()
+    TriangleMesh(scene, _single(vertices), faces.astype(np.int32))
+    return scene
