@@ -61,18 +61,23 @@ class Denoising(nn.Module):
         self.register_buffer("snr", signal / (1 - signal), persistent=False)  # (1000,)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Losses for latents, noise (B, 4, h, w), t (B,), ids (B, L); with holes mask (B, 1, h, w) and masked too."""
+        """Losses for latents, noise (B, 4, h, w), t (B,), ids (B, L); with holes mask (B, 1, h, w) and masked too.
+
+        Beside "loss" and "error", to look at: "per_sample" (B,) and "per_cell" (B, h, w), whose means are the loss.
+        """
         latents, noise, t = batch["latents"], batch["noise"], batch["t"]
         given = self.scheduler.add_noise(latents, noise, t)  # (B, 4, h, w)
         if "mask" in batch:
             given = torch.cat([given, batch["mask"], batch["masked"]], 1)  # (B, 9, h, w)
         states = self.text_encoder(batch["ids"]).last_hidden_state  # (B, L, C)
         predicted = self.unet(given, t, states).sample.float()
-        error = (predicted - noise).square().mean((1, 2, 3))  # (B,)
+        square = (predicted - noise).square()  # (B, 4, h, w)
+        error = square.mean((1, 2, 3))  # (B,)
         weight = torch.ones_like(error)
         if self.snr_gamma is not None:
             weight = (self.snr_gamma / self.snr[t]).clamp(max=1)
-        return {"loss": (weight * error).mean(), "error": error.mean()}
+        looks = {"per_sample": (weight * error).detach(), "per_cell": weight.view(-1, 1, 1) * square.detach().mean(1)}
+        return {"loss": (weight * error).mean(), "error": error.mean(), **looks}
 
 
 class DenoiserTask(Task):

@@ -14,7 +14,7 @@ from workbench.diffusion.training import Settings, Task, Trainer, make_accelerat
 DEFAULTS = {
     "classifier": {"batch_size": 32, "learning_rate": 2e-3},
     "depth": {"batch_size": 16, "learning_rate": 1e-3},
-    "vae": {"batch_size": 16, "learning_rate": 1e-3},
+    "vae": {"batch_size": 4, "learning_rate": 1e-3},
     "t2i": {"batch_size": 32, "learning_rate": 1e-3},
     "inpaint": {"batch_size": 32, "learning_rate": 5e-4},
 }
