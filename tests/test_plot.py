@@ -81,3 +81,55 @@ def test_refusals(photo):
         plot.show_images([])
     with pytest.raises(ValueError, match="expected"):
         plot.show_image(photo * 3)
+
+
+def test_false_colours_keep_apart_what_differs():
+    values = torch.zeros(1, 4, 3, 5)
+    values[0, 0, 0, 0], values[0, 2, 1, 1], values[0, 1, 2, 2] = 3.0, 3.0, torch.nan
+    shown = plot.false_colours(values)
+    assert shown.shape == (1, 3, 3, 5)
+    assert shown[0, :, 2, 4].tolist() == [0.5, 0.5, 0.5]  # zero is grey
+    assert shown[0, :, 2, 2].tolist() == pytest.approx(plot.TINT)  # so is not what is no number
+    assert shown[0, 0, 0, 0] > 0.9 > shown[0, 0, 1, 1]  # hues of channels 0 and 2 of 4 are opposite
+    assert torch.equal(plot.false_colours(values), plot.false_colours(5 * values))
+    assert not torch.equal(plot.false_colours(values, scale=1.0), plot.false_colours(5 * values, scale=1.0))
+    assert (plot.false_colours(torch.zeros(1, 4, 2, 2)) == 0.5).all()
+
+
+def test_false_colours_of_tokens_and_frames():
+    grid = torch.randn(2, 16, 6, 8)
+    tokens = grid.flatten(2).transpose(1, 2)  # (2, 48, 16)
+    assert torch.equal(plot.false_colours(tokens, ratio=6 / 8), plot.false_colours(grid))
+    frames = torch.stack([grid * 0, grid, grid * 2], 2)  # (2, 16, 3, 6, 8)
+    assert torch.equal(plot.false_colours(frames), plot.false_colours(grid))
+    with pytest.raises(ValueError, match="values has shape"):
+        plot.false_colours(torch.zeros(2, 3))
+
+
+def test_heat_maps_and_magnitude():
+    size = plot.magnitude(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1))
+    assert size.item() == pytest.approx((12.5) ** 0.5)
+    shown = plot.heat_map(torch.tensor([[[[0.0, 1.0, torch.nan]]]]))
+    assert shown[0, :, 0, 0].max() < 0.1  # magma begins in black
+    assert shown[0, :, 0, 1].min() > 0.7
+    assert shown[0, :, 0, 2].tolist() == [1, 1, 1]
+    assert torch.equal(plot.heat_map(torch.zeros(1, 1, 2, 2)), plot.heat_map(torch.zeros(1, 1, 2, 2), high=4))
+
+
+def test_an_outline_leaves_the_hole_as_it_is(photo, hole):
+    lined = plot.outline_hole(photo, hole)
+    changed = (lined != photo).any(1, keepdim=True)
+    assert not (changed * hole).any()
+    assert changed.sum() == 2 * (6 + 9) + 4
+    assert lined[0, :, 4, 14].tolist() == pytest.approx(plot.TINT)
+
+
+def test_a_contact_sheet(photo, hole):
+    rows = [("heading", [("a\nb", photo), ("", None)], 4), ("", [("strip", hole)] * 8, 8)]
+    sheet = plot.contact_sheet("title", rows)
+    assert sheet.shape[:2] == (1, 3)
+    assert sheet.shape[3] == 880
+    assert torch.equal(sheet, plot.contact_sheet("title", rows))
+    large = plot.contact_sheet("", [("", [("", torch.full((1, 3, 900, 700), 0.25))], 1)], width=200)
+    assert large.shape[2] < 400
+    assert float(large[0, :, -40, 60].mean()) == pytest.approx(0.25, abs=0.01)

@@ -18,9 +18,29 @@ _NAMES = {
     "save_mask": "mask",
     "inpaint": "methods",
     "list_methods": "methods",
+    "load_pipeline": "diffusion",
+    "DenoisingRun": "stepping",
+    "TrainingRun": "stepping",
+    "first_divergence": "stepping",
+    "load_recording": "stepping",
     "MaskEditor": "widgets",
+    "RunPlayer": "widgets",
+    "TrainingMonitor": "widgets",
 }
-_MODULES = ("check", "data", "image", "labs", "mask", "methods", "metrics", "plot", "widgets", "world")
+_MODULES = (
+    "check",
+    "data",
+    "diffusion",
+    "image",
+    "labs",
+    "mask",
+    "methods",
+    "metrics",
+    "plot",
+    "stepping",
+    "widgets",
+    "world",
+)
 
 __all__ = [*_NAMES, *_MODULES]
 __version__ = "0.1.0"

@@ -4,8 +4,10 @@ Everywhere else a picture is a float32 tensor (B, 3, H, W), RGB, in [0, 1].
 """
 
 import io
+import itertools
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,45 @@ def save_image(image: torch.Tensor, path) -> Path:
     options = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
     try:
         picture.save(part, **options)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def save_film(frames: Iterable[torch.Tensor], path, seconds: float = 3) -> Path:
+    """Writes pictures as an animated GIF that plays over and over; the file appears whole or not at all.
+
+    Each picture has 256 colours of its own, dithered. GIF counts time in hundredths of a second.
+
+    Args:
+        frames: pictures (1, 1 | 3, H, W) in [0, 1], all of one size.
+        path: where to, ending in .gif; its folder is made.
+        seconds: how long one round takes; no picture is shown for less than 0.02.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another ending, no picture, or pictures of several sizes.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"{path.name!r} ends in {path.suffix!r}, expected .gif.")
+    check.number(seconds, "seconds", 0.02)
+    pictures = [to_pil(frame).convert("RGB") for frame in frames]
+    if not pictures:
+        raise ValueError("frames is empty, expected at least one picture.")
+    sizes = sorted({picture.size[::-1] for picture in pictures})
+    if len(sizes) > 1:
+        raise ValueError(f"frames have the sizes {', '.join(map(str, sizes))} (H, W), expected one size.")
+    first, *others = (picture.quantize(256) for picture in pictures)
+    ends = [round(100 * seconds * k / len(pictures)) for k in range(len(pictures) + 1)]  # hundredths
+    times = [10 * max(b - a, 2) for a, b in itertools.pairwise(ends)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part.gif")
+    try:
+        first.save(part, save_all=True, append_images=others, duration=times, loop=0, disposal=1)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

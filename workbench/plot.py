@@ -10,11 +10,13 @@ import math
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
 from workbench import check
-from workbench.image import fit, to_uint8
+from workbench.image import fit, resize, to_uint8
 
 TINT = (0.90, 0.10, 0.45)
 """The colour that marks a hole, RGB."""
@@ -146,6 +148,149 @@ def show_curves(curves: dict, title: str = "", ax=None, *, x_label: str = "", y_
     ax.grid(alpha=0.3)
     ax.legend()
     return figure or ax
+
+
+def false_colours(values: torch.Tensor, scale: float | None = None, ratio: float | None = None) -> torch.Tensor:
+    """Numbers of any range and any number of channels as a coloured picture; zero is mid grey.
+
+    Each channel c of C pulls towards a hue of its own: rgb = 1/2 + M x / (2.9 scale sqrt(C)) with
+    M[:, c] = 0.4 + 0.6 cos(2 pi c / C - (0, 2 pi / 3, 4 pi / 3)). What is NaN or infinite gets the colour `TINT`.
+
+    Args:
+        values: latents or a prediction, (B, C, h, w), tokens (B, N, C) or frames (B, C, F, h, w); the first item (and
+            the middle frame) is shown.
+        scale: root mean square that values are brought to 1 by; None takes their own.
+        ratio: height over width, for tokens; None takes a square.
+
+    Returns:
+        (1, 3, h, w) in [0, 1].
+    """
+    field = _field(values, ratio)  # (C, h, w)
+    count = len(field)
+    sound = field.isfinite().all(0)  # (h, w)
+    field = field.nan_to_num(0, 0, 0)
+    if scale is None:
+        scale = float(field[:, sound].square().mean().sqrt()) if sound.any() else 1.0
+    hue = 2 * math.pi * torch.arange(count, device=field.device) / count  # (C,)
+    turn = 2 * math.pi / 3 * torch.arange(3, device=field.device)[:, None]  # (3, 1)
+    pull = 0.4 + 0.6 * torch.cos(hue - turn)  # (3, C)
+    rgb = torch.einsum("kc,chw->khw", pull, field) / (2.9 * max(scale, 1e-12) * count**0.5) + 0.5
+    tint = rgb.new_tensor(TINT)[:, None, None]
+    return torch.where(sound, rgb.clamp(0, 1), tint)[None]  # (1, 3, h, w)
+
+
+def magnitude(values: torch.Tensor, ratio: float | None = None) -> torch.Tensor:
+    """How large values are at each place: the root mean square over the channels.
+
+    Args:
+        values, ratio: as in `false_colours`.
+
+    Returns:
+        (1, 1, h, w), at least 0.
+    """
+    return _field(values, ratio).square().mean(0).sqrt()[None, None]
+
+
+def heat_map(values: torch.Tensor, high: float | None = None, colours: str = "magma") -> torch.Tensor:
+    """A map of numbers from 0 to ``high`` as a coloured picture: a tensor where `show_map` makes a figure.
+
+    Args:
+        values: (1, 1, h, w); NaN and infinite ones become white.
+        high: what gets the last colour; None takes the highest of the values.
+        colours: a matplotlib colour map.
+
+    Returns:
+        (1, 3, h, w) in [0, 1].
+    """
+    field = values.detach().float()[0, 0].cpu()  # (h, w)
+    sound = field.isfinite()
+    if high is None:
+        high = float(field[sound].max()) if sound.any() else 1.0
+    level = (field.nan_to_num(0, 0, 0) / max(high, 1e-12)).clamp(0, 1)
+    rgb = torch.from_numpy(colormaps[colours](level.numpy())[..., :3]).float().permute(2, 0, 1)  # (3, h, w)
+    return torch.where(sound, rgb, torch.ones(()))[None]
+
+
+def outline_hole(image: torch.Tensor, mask: torch.Tensor, width: int = 1) -> torch.Tensor:
+    """The photograph with a line round its hole, drawn on the kept side: (B, 3, H, W) in [0, 1].
+
+    Args:
+        image: (B, 3, H, W).
+        mask: (B, 1, H, W), hard.
+        width: of the line, in pixels.
+    """
+    check.image(image)
+    check.mask(mask, like=image)
+    check.integer(width, "width", 1)
+    line = torch.nn.functional.max_pool2d(mask, 2 * width + 1, 1, width) - mask  # (B, 1, H, W)
+    return tint_hole(image, line.to(image), 1.0)
+
+
+def contact_sheet(title: str, rows, width: int = 880) -> torch.Tensor:
+    """Rows of pictures, each under its title, as one picture: a page of small pictures, drawn quickly.
+
+    Args:
+        title: above all.
+        rows: (heading, pictures, columns) of each row; the heading may be "", a picture is (title, (1, 3, h, w)) or
+            (title, None), and as many as ``columns`` fit into the width. Small pictures are enlarged, each pixel a
+            square.
+        width: in pixels.
+
+    Returns:
+        (1, 3, H, width) in [0, 1].
+    """
+    gap, line = 8, 13
+    places, texts, y = [], [(width / 2, 14, title, 9, "center", "bold")], 26
+    for heading, pictures, columns in rows:
+        side = (width - (columns + 1) * gap) // columns
+        if heading:
+            texts.append((gap, y + 10, heading, 8, "left", "bold"))
+            y += line + 3
+        lines = max((name.count("\n") + 1 for name, _ in pictures), default=0)
+        fitted = [None if picture is None else _to_width(picture, side) for _, picture in pictures]
+        for column, (name, _) in enumerate(pictures):
+            x = gap + column * (side + gap)
+            texts += [(x, y + 10 + k * line, part, 7.5, "left", "normal") for k, part in enumerate(name.split("\n"))]
+            if fitted[column] is not None:
+                places.append((x, y + lines * line + 2, fitted[column]))
+        y += lines * line + 2 + max((f.shape[-2] for f in fitted if f is not None), default=0) + gap
+    page = torch.ones(3, y, width)
+    for x, top, picture in places:
+        page[:, top : top + picture.shape[-2], x : x + picture.shape[-1]] = picture[0]
+    figure = Figure(figsize=(width / 100, y / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    figure.figimage(page.permute(1, 2, 0).numpy(), origin="upper")
+    for x, base, words, size, align, weight in texts:
+        figure.text(x / width, 1 - base / y, words, fontsize=size, ha=align, va="baseline", weight=weight)
+    canvas.draw()
+    drawn = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # (H, W, 3)
+    return drawn.permute(2, 0, 1)[None].float() / 255
+
+
+def _to_width(picture: torch.Tensor, width: int) -> torch.Tensor:
+    """A picture as wide as asked for, at most 1.6 times as high."""
+    scale = min(width / picture.shape[-1], 1.6 * width / picture.shape[-2])
+    size = tuple(max(1, int(n * scale)) for n in picture.shape[-2:])
+    picture = picture.detach().float().cpu()
+    if scale < 1:
+        return resize(picture, size)
+    return torch.nn.functional.interpolate(picture, size, mode="nearest-exact")
+
+
+def _field(values: torch.Tensor, ratio: float | None) -> torch.Tensor:
+    """The first item of latents in any layout as (C, h, w), float32 on the CPU."""
+    item = values.detach()[0].float().cpu()
+    if item.ndim == 2:  # tokens (N, C)
+        count = len(item)
+        wanted = (count * (ratio or 1.0)) ** 0.5
+        height = min((h for h in range(1, count + 1) if count % h == 0), key=lambda h: abs(math.log(h / wanted)))
+        return item.T.reshape(-1, height, count // height)
+    if item.ndim == 4:  # frames (C, F, h, w)
+        return item[:, item.shape[1] // 2]
+    if item.ndim != 3:
+        shape = tuple(values.shape)
+        raise ValueError(f"values has shape {shape}, expected (B, C, h, w), (B, N, C) or (B, C, F, h, w).")
+    return item
 
 
 def _wheel_colours(dx: np.ndarray, dy: np.ndarray, longest: float) -> np.ndarray:

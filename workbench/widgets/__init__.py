@@ -4,5 +4,7 @@ A widget knows arrays and callables only; no other room of the workbench imports
 """
 
 from workbench.widgets.mask_editor import MaskEditor
+from workbench.widgets.run_player import RunPlayer
+from workbench.widgets.training_monitor import TrainingMonitor
 
-__all__ = ["MaskEditor"]
+__all__ = ["MaskEditor", "RunPlayer", "TrainingMonitor"]

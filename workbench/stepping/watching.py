@@ -1,0 +1,97 @@
+"""What a denoising run can be watched for."""
+
+import torch
+
+from workbench import check, image
+from workbench import mask as masks
+
+
+def watch_nan(run):
+    """NaN or infinite values in the prediction or the latents."""
+
+    def finds(before, after) -> str | None:
+        for name in ("noise_pred", "latents"):
+            bad = ~getattr(after, name).isfinite()
+            if bad.any():
+                return f"{name} has {int(bad.sum())} NaN or infinite values after step {after.i}"
+        return None
+
+    return finds
+
+
+def watch_guidance(run, ratio: float = 2.0):
+    """A guidance norm that jumps from one step to the next."""
+    check.number(ratio, "ratio", 1)
+
+    def finds(before, after) -> str | None:
+        if before.guidance_norm is None or after.guidance_norm is None:
+            return None
+        jump = after.guidance_norm / max(before.guidance_norm, 1e-12)
+        if jump > ratio or jump < 1 / ratio:
+            return f"guidance_norm went from {before.guidance_norm:.3g} to {after.guidance_norm:.3g} in step {after.i}"
+        return None
+
+    return finds
+
+
+def watch_kept(run, image=None, mask=None, above: float = 0.1):
+    """A predicted picture that leaves the given one where nothing was to be repainted."""
+    picture = _loaded(run, "image", image, "image")
+    hole = _loaded(run, "mask_image", mask, "mask")
+    check.number(above, "above", 0, 1)
+
+    def finds(before, after) -> str | None:
+        predicted = after.preview
+        check.same_size(picture, predicted, "image", "the predicted picture")
+        kept = (1 - hole).expand(len(predicted), 1, *hole.shape[-2:])
+        off = ((predicted - picture).abs() * kept).sum((1, 2, 3)) / (3 * kept.sum((1, 2, 3))).clamp(min=1)  # (B,)
+        error = float(off.max())
+        return f"the kept area is off by {error:.3f} on average after step {after.i}" if error > above else None
+
+    return finds
+
+
+def _loaded(run, argument: str, given, name: str) -> torch.Tensor:
+    """A picture or mask that was given, or the call's own."""
+    value = run.arguments.get(argument) if given is None else given
+    if value is None:
+        raise ValueError(f"{name} is missing: the call has no {argument}, so watch('kept') needs {name}=...")
+    if not isinstance(value, torch.Tensor):
+        value = masks.load_mask(value) if name == "mask" else image.load_image(value)
+    return check.mask(value) if name == "mask" else check.image(value)
+
+
+def watch_region(run, region=None, above: float = 0.05):
+    """A predicted picture that changes in a region."""
+    if region is None:
+        raise ValueError("region is missing: expected a box (x0, y0, x1, y1) in pixels, or a mask (1, 1, H, W).")
+    check.number(above, "above", 0, 1)
+
+    def finds(before, after) -> str | None:
+        if before.i == 0:
+            return None
+        change = changed(before.preview, after.preview, region)
+        return f"the region changed by {change:.3f} in step {after.i}" if change > above else None
+
+    return finds
+
+
+WATCHES = {"nan": watch_nan, "guidance": watch_guidance, "kept": watch_kept, "region": watch_region}
+
+
+def changed(before: torch.Tensor, after: torch.Tensor, region) -> float:
+    """The largest change of a pixel in a region, from one picture to another."""
+    return float(((after - before).abs() * region_mask(region, after.shape[-2:])).max())
+
+
+def region_mask(region, size: tuple[int, int]) -> torch.Tensor:
+    """A box (x0, y0, x1, y1) in pixels, or a mask, as a mask (1, 1, H, W), 1 inside.
+
+    Raises:
+        ValueError: a mask of another size, a box that holds no pixel.
+    """
+    if not isinstance(region, torch.Tensor):
+        return masks.box(size, region)
+    if tuple(region.shape[-2:]) != tuple(size):
+        raise ValueError(f"region is {tuple(region.shape[-2:])} (H, W), expected {tuple(size)}: the picture's size.")
+    return check.mask(region, name="region")
