@@ -4,11 +4,12 @@
 #
 # make format   formats code and notebooks          make execute   runs all notebooks and saves their outputs
 # make bench    speed and quality ratios, in one run make clean     removes what make built
+# make slow     the widest sweeps (every pipeline with every scheduler)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick lint unit notebooks browser format execute bench clean
+.PHONY: help lab test quick lint unit notebooks browser format execute bench slow clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -59,6 +60,9 @@ execute: $(READY)
 
 bench: $(READY)
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) $$script; done
+
+slow: $(READY)
+	$(RUN) -m pytest tests --ignore tests/browser -m slow
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache out

@@ -400,4 +400,5 @@ def pixels(out):
 def schedulers(kind: str):
     """Classes that the pipeline's scheduler calls compatible, itself first."""
     own = type(_made(kind)[0].scheduler)
-    return [own, *(c for c in _made(kind)[0].scheduler.compatibles if c is not own)]
+    others = {c for c in _made(kind)[0].scheduler.compatibles if c is not own}
+    return [own, *sorted(others, key=lambda c: c.__name__)]
