@@ -15,7 +15,7 @@ from workbench.diffusion.depth import DepthTask, Estimating, load_depth, make_de
 from workbench.diffusion.latents import build_cache, read_cache
 from workbench.diffusion.training import Settings, Trainer
 from workbench.diffusion.training_data import TrainingPictures
-from workbench.diffusion.vae import Reconstruction, VaeTask, gradient_difference, scaling_factor
+from workbench.diffusion.vae import Reconstruction, VaeTask, gradient_difference, opponent_colours, scaling_factor
 from workbench.world.views import LABELS
 
 SETTINGS = Settings(steps=3, batch_size=2, warmup=1, learning_rate=3e-3, log_every=1, validate_every=3)
@@ -59,7 +59,7 @@ def test_vae(pictures, validation, tmp_path):
 def test_the_discriminator_and_the_autoencoder_learn_apart():
     """Each side's loss reaches its own weights only."""
     objective = Reconstruction(models.make_autoencoder(8, (8, 8, 8, 8)), adversarial_weight=1.0)
-    batch = {"image": torch.rand(1, 3, 32, 32), "noise": torch.zeros(1, 4, 4, 4)}
+    batch = {"image": torch.rand(1, 3, 32, 32), "noise": torch.zeros(1, 4, 4, 4), "anchor_weight": torch.zeros(())}
     losses = objective(batch)
     losses["fooled"].backward(retain_graph=True)
     assert all(p.grad is None for p in objective.discriminator.parameters())
@@ -67,6 +67,32 @@ def test_the_discriminator_and_the_autoencoder_learn_apart():
     losses["told_apart"].backward()
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in objective.vae.parameters())
     assert any(p.grad.abs().max() > 0 for p in objective.discriminator.parameters())
+
+
+def test_opponent_colours_by_hand():
+    """Grey has no colour, equal steps of red and blue are opposite, green is against both."""
+    grey, red, blue, green = (
+        torch.tensor(c).view(1, 3, 1, 1) for c in ((1.0, 1, 1), (1.0, 0, 0), (0.0, 0, 1), (0.0, 1, 0))
+    )
+    found = {n: opponent_colours(c.expand(1, 3, 4, 8), (1, 2))[0, :, 0, 0] for n, c in
+             (("grey", grey), ("red", red), ("blue", blue), ("green", green))}  # fmt: skip
+    assert torch.allclose(found["grey"], torch.tensor([3**0.5, 0, 0]), atol=1e-6)
+    assert torch.allclose(found["red"][1], -found["blue"][1])
+    assert found["red"][1] > 0
+    assert found["green"][2] > 0 > found["red"][2]
+    assert torch.allclose(found["red"] + found["green"] + found["blue"], found["grey"], atol=1e-6)
+
+
+def test_the_latents_are_led_at_first_only(views):
+    """Crops of half the side, every fourth batch a quarter as many whole pictures; the lead fades."""
+    pictures = TrainingPictures([views], 0.0)
+    task = VaeTask(Reconstruction(models.make_autoencoder(4, (8, 8, 8))), pictures, pictures, count=2)
+    crops, whole = (task.batch([[0, step, k] for k in range(4)]) for step in (0, 3))
+    assert crops["image"].shape == (4, 3, 64, 64)
+    assert crops["noise"].shape == (4, 4, 16, 16)
+    assert whole["image"].shape == (1, 3, 128, 128)
+    assert crops["anchor_weight"] == 1
+    assert task.batch([[0, 10**6, 0]])["anchor_weight"] == 0
 
 
 def test_gradient_difference_by_hand():
