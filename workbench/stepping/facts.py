@@ -1,5 +1,6 @@
 """What a run was made with: versions, classes, settings, arguments and fingerprints of weights; plain JSON values."""
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -99,6 +100,7 @@ def _plain(value):
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -525,7 +525,7 @@ def test_the_edge_of_the_hole(run, hole):
 def test_an_unguided_run(make_run):
     player = RunPlayer(make_run(guided=False))
     player.step()
-    assert panels(player)[3] == View("|text - uncond|", "no guidance in this step")
+    assert panels(player)[3] == View("|text - uncond|", "no guidance")
 
 
 def test_pictures_of_a_batch(make_run):

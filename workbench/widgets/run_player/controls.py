@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Text
 
-HINT = """<kbd>click</kbd> or <kbd>drag</kbd> on the bar: go to a step (computed if need be) · on the pink strip:
-breakpoint · on a lane: switch run. After a click, keys: <kbd>←</kbd> <kbd>→</kbd> step, <kbd>space</kbd> play / pause,
-<kbd>home</kbd> <kbd>end</kbd>, <kbd>b</kbd> breakpoint."""
+HINT = """Bar: click or drag to a step · pink strip: click for a breakpoint · lane: click to switch run · then keys:
+<kbd>←</kbd> <kbd>→</kbd> <kbd>space</kbd> <kbd>home</kbd> <kbd>end</kbd> <kbd>b</kbd>"""
 BREAK_TIP = "Set or take out a breakpoint here (b)"
 ALONE = "nothing"
 ANY_STEP = 10**6

@@ -65,7 +65,7 @@ class Views:
         noise = View(NOISE, "at step 0 there is none")
         if state.noise_pred is not None:
             noise = View(NOISE, "false colours", plot.false_colours(self._one(state.noise_pred)), True)
-        guidance = View(GUIDANCE, "no guidance in this step" if state.i else "at step 0 there is none")
+        guidance = View(GUIDANCE, "no guidance" if state.i else "at step 0 there is none")
         if size is not None:
             guidance = View(GUIDANCE, f"bright = {float(size.max()):.2g}", plot.heat_map(size), True)
         pictures = [self._picture(run, state, what, hurry) for what in ("latents", "denoised")]
@@ -169,7 +169,7 @@ def hole_of(run, mask: torch.Tensor | None) -> torch.Tensor | None:
 def _apart(name: str, a, b, shown: list = ()) -> View:
     """A heat map of |a - b|, of the decoded pictures in ``shown`` where there are two; equal means a and b are."""
     if a is None or b is None:
-        return View(name, "none" if a is b else "one of the two has none")
+        return View(name, "none" if a is b else "one has none")
     if a.shape != b.shape:
         return View(name, f"shapes {tuple(a.shape)} and {tuple(b.shape)}")
     decoded = len(shown) == 2 and all(p is not None for p in shown) and shown[0].shape == shown[1].shape
