@@ -11,7 +11,7 @@ import workbench as wb
 
 PACKAGE = Path(wb.__file__).parent
 ORDER = [
-    {"check"},
+    {"check", "lazy"},
     {"data", "raster"},
     {"image"},
     {"mask", "plot"},

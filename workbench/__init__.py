@@ -4,8 +4,9 @@ Conventions: an image is float32 (B, 3, H, W), RGB, in [0, 1]; a mask is float32
 1 = hole = repaint. Names are imported when first used, so ``import workbench`` is quick.
 """
 
-import importlib
 import os
+
+from workbench import lazy
 
 # torch's threads must sleep while they wait. Spinning, as is the default, they slow each other down twenty times and
 # more as soon as another program (a browser, a second notebook) wants a core. Read once, when torch is first loaded.
@@ -42,17 +43,6 @@ _MODULES = (
     "world",
 )
 
-__all__ = [*_NAMES, *_MODULES]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str):
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"workbench.{_NAMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"workbench.{name}")
-    raise AttributeError(f"module 'workbench' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy.exports(__name__, _NAMES, _MODULES)

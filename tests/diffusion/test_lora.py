@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from workbench.diffusion import lora, models
 from workbench.diffusion.denoiser import assemble
 from workbench.diffusion.libraries import StableDiffusionInpaintPipeline, StableDiffusionPipeline
-from workbench.diffusion.lora import LoraTask, add_lora, lora_update, remove_lora
+from workbench.diffusion.lora import add_lora, lora_update, remove_lora
+from workbench.diffusion.lora_task import LoraTask
 
 SIZE = (64, 96)  # (H, W)
 

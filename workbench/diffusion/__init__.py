@@ -3,7 +3,7 @@
 Loading and sampling need no training data; ``python -m workbench.diffusion.train`` makes the bundled models.
 """
 
-import importlib
+from workbench import lazy
 
 _NAMES = {
     "load_pipeline": "pipelines",
@@ -21,14 +21,4 @@ _NAMES = {
     "make_tokenizer": "tokenizer",
 }
 
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str):
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"workbench.diffusion.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'workbench.diffusion' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy.exports(__name__, _NAMES)

@@ -13,7 +13,7 @@ from workbench import check
 from workbench.diffusion.export import write_model
 from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
 from workbench.diffusion.models import seeded
-from workbench.diffusion.training import Task, tiled
+from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, generator
 
 NAME = "tiny-classifier"
@@ -180,7 +180,7 @@ class Naming(nn.Module):
         return {"loss": nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"])}
 
 
-class ClassifierTask(Task):
+class ClassifierTask(ModelTask):
     """The classifier's training. Batch normalisation takes the statistics of each process's own share of a batch.
 
     Args:

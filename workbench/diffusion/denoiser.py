@@ -23,7 +23,7 @@ from workbench.diffusion.libraries import (
 )
 from workbench.diffusion.models import SIZE, make_scheduler
 from workbench.diffusion.tokenizer import save_tokenizer, token_ids
-from workbench.diffusion.training import Task, tiled
+from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator
 from workbench.image import to_signed
 
@@ -80,7 +80,7 @@ class Denoising(nn.Module):
         return {"loss": (weight * error).mean(), "error": error.mean(), **looks}
 
 
-class DenoiserTask(Task):
+class DenoiserTask(ModelTask):
     """The training of tiny-t2i (4 input channels) or tiny-inpaint (9).
 
     Args:

@@ -12,7 +12,7 @@ from workbench import check
 from workbench.diffusion.export import write_model
 from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
 from workbench.diffusion.models import seeded
-from workbench.diffusion.training import Task, tiled
+from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, generator
 from workbench.image import resize
 
@@ -163,7 +163,7 @@ def _gradients(difference: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return total
 
 
-class DepthTask(Task):
+class DepthTask(ModelTask):
     """The depth estimator's training.
 
     Args:

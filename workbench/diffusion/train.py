@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from workbench.diffusion.pipelines import MODELS
-from workbench.diffusion.training import Settings, Task, Trainer, make_accelerator
+from workbench.diffusion.training import ModelTask, Settings, Trainer, make_accelerator
 
 DEFAULTS = {
     "classifier": {"batch_size": 32, "learning_rate": 2e-3},
@@ -95,7 +95,7 @@ def _pictures(options, photos: float = 0.0, kinds=None):
     return train, TrainingPictures(options.validation, 0.0, 0.0, kinds)
 
 
-def _vae(options, settings, run, accelerator) -> Task:
+def _vae(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.classifier import load_classifier
     from workbench.diffusion.models import make_autoencoder
     from workbench.diffusion.vae import Reconstruction, VaeTask
@@ -106,7 +106,7 @@ def _vae(options, settings, run, accelerator) -> Task:
     return VaeTask(Reconstruction(vae, classifier, seed=settings.seed, **weights), *_pictures(options, 0.3))
 
 
-def _t2i(options, settings, run, accelerator) -> Task:
+def _t2i(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.denoiser import Denoising
     from workbench.diffusion.libraries import AutoencoderKL, quiet
     from workbench.diffusion.models import make_denoiser, make_text_encoder
@@ -122,7 +122,7 @@ def _t2i(options, settings, run, accelerator) -> Task:
     return _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
 
 
-def _inpaint(options, settings, run, accelerator) -> Task:
+def _inpaint(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.denoiser import Denoising
     from workbench.diffusion.models import grow_input
     from workbench.diffusion.pipelines import load_pipeline
@@ -132,7 +132,7 @@ def _inpaint(options, settings, run, accelerator) -> Task:
     return _denoiser_task(objective, base.vae, base.tokenizer, options, settings, run, accelerator)
 
 
-def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator) -> Task:
+def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator) -> ModelTask:
     """Encodes the latents, each process its share, and joins everything."""
     from workbench.diffusion.denoiser import DenoiserTask
     from workbench.diffusion.latents import build_cache, read_cache
@@ -146,14 +146,14 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
     return DenoiserTask(objective, vae, tokenizer, read_cache(cache), validation)
 
 
-def _classifier(options, settings, run, accelerator) -> Task:
+def _classifier(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.classifier import ClassifierTask, Naming, make_classifier
     from workbench.world.views import LABELS
 
     return ClassifierTask(Naming(make_classifier(LABELS, seed=settings.seed)), *_pictures(options))
 
 
-def _depth(options, settings, run, accelerator) -> Task:
+def _depth(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.depth import KINDS, DepthTask, Estimating, make_depth
 
     return DepthTask(Estimating(make_depth(seed=settings.seed)), *_pictures(options, kinds=KINDS))

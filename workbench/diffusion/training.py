@@ -8,6 +8,7 @@ last checkpoint, at most `Settings.checkpoint_seconds` old, and ends bit for bit
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,8 +80,13 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
-class Task:
-    """What is trained: one network's data, loss, numbers and pictures. Subclasses fill it in.
+class Task(ABC):
+    """What is trained: one network's data and loss. All that a `stepping.TrainingRun` asks for.
+
+    A task may also offer, for runs that begin anew, branch and go back (see `lora_task.LoraTask`, which has them all):
+    ``begin()`` puts its untrained weights into the model; ``slots()`` gives (mapping, key, value) of what else the
+    model must hold with its weights; ``variants`` names what ``variant(**changes)`` may change in a copy of the task;
+    ``carry_over(weights, moments, parent)`` gives a parent's weights and moments in its own form, and a sentence.
 
     Attributes:
         name: of the model, also of its folder.
@@ -93,21 +99,25 @@ class Task:
     about: str
     objective: nn.Module
 
+    @abstractmethod
     def batch(self, numbers: list[list[int]]) -> dict[str, torch.Tensor]:
         """Some items of a batch; numbers[i] = [seed, step, item] is all that item i may depend on."""
-        raise NotImplementedError
 
+
+class ModelTask(Task):
+    """A task that ends in a model: it is judged, looked at and written. All that a `Trainer` asks for."""
+
+    @abstractmethod
     def validate(self) -> dict[str, float]:
         """Quality on held-out data, by name, with the weights as they are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sheet(self) -> torch.Tensor:
         """Pictures to look at, side by side: (1, 3, H, W) in [0, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, folder, trained: str) -> Path:
         """Writes the model with its card, which tells how it was trained."""
-        raise NotImplementedError
 
 
 class _Batches(torch.utils.data.Dataset):
@@ -173,7 +183,7 @@ class Trainer:
         ValueError: the folder's checkpoint was made with other settings or another network.
     """
 
-    def __init__(self, task: Task, settings: Settings, folder, accelerator: Accelerator | None = None):
+    def __init__(self, task: ModelTask, settings: Settings, folder, accelerator: Accelerator | None = None):
         self.task, self.settings, self.folder = task, settings, Path(folder)
         self.accelerator = accelerator or make_accelerator(settings)
         self.parameters = [p for p in task.objective.parameters() if p.requires_grad]

@@ -11,7 +11,7 @@ from workbench import metrics
 from workbench.diffusion import models
 from workbench.diffusion.export import write_model
 from workbench.diffusion.libraries import AutoencoderKL
-from workbench.diffusion.training import Task, tiled
+from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator, held_out_crops
 from workbench.image import from_signed, to_signed
 
@@ -119,7 +119,7 @@ class Reconstruction(nn.Module):
         return {"fooled": fooled, "told_apart": 0.5 * ((1 - real).relu().mean() + (1 + fake).relu().mean())}
 
 
-class VaeTask(Task):
+class VaeTask(ModelTask):
     """The autoencoder's training.
 
     Args:

@@ -1,6 +1,5 @@
 """`wb.TrainingMonitor`: a training run, live in a notebook cell. Every button is also a method."""
 
-import base64
 import html
 import math
 import time
@@ -12,7 +11,8 @@ from IPython.display import display
 from ipywidgets import HTML, Button, HBox, Image, IntSlider, VBox
 
 from workbench import check, image, plot
-from workbench.widgets.timing import AtRest, later, one_at_a_time
+from workbench.widgets.static_picture import HIDDEN, StaticPicture
+from workbench.widgets.timing import later, one_at_a_time
 
 CHUNK = 0.3
 """Seconds of steps after which others get their turn; a chunk is at least one step."""
@@ -25,17 +25,14 @@ SIDE = 128
 KEPT = 60
 """Samples kept at most; beyond it every second of the older ones goes."""
 ROOT = "workbench-training-monitor"
-_STATIC = {"needs_background": "light", "image/png": {"unconfined": True}}
-_LOOKS = f"""<style>
+_LOOKS = f"""
 .{ROOT} {{ max-width: 920px; }}
 .{ROOT} .bars {{ display: grid; grid-template-columns: minmax(120px, 46%) 1fr; gap: 1px 8px; font-size: 11px; }}
 .{ROOT} .bars span {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;
   direction: rtl; text-align: right; }}
 .{ROOT} .bars i {{ display: block; background: #1976d2; height: 9px; margin-top: 3px; min-width: 1px; }}
 .{ROOT} .error {{ color: #b00020; font-weight: 600; }}
-.jp-OutputArea-child:has(.{ROOT}) + .jp-OutputArea-child:has(img.jp-needs-light-background.jp-mod-unconfined) {{
-  display: none; }}
-</style>"""
+"""
 
 
 class TrainingMonitor:
@@ -77,8 +74,7 @@ class TrainingMonitor:
         self._following = False  # the slider is being moved by us
         self._error: str | None = None
         self._closed = False
-        self._handle = None
-        self._picture_at_rest = AtRest(self._update_picture, 1.0, self._attempt)
+        self._static = StaticPicture("the training monitor", self.snapshot, self._attempt)
         self._lay_out()
         self.refresh()
 
@@ -195,8 +191,7 @@ class TrainingMonitor:
         self.pictures.value = b"" if shown is None else image.to_png(shown, 128)
         self.pictures.layout.display = "none" if shown is None else None
         self._drawn_at = time.monotonic()
-        if self._handle is not None:
-            self._picture_at_rest.request()
+        self._static.follow()
 
     def strip(self) -> torch.Tensor | None:
         """Samples, a column a step, up to eight steps from first to last: (1, 3, H, W) in [0, 1]; None without any."""
@@ -225,8 +220,7 @@ class TrainingMonitor:
         if not self._closed:
             self.pause()
             self._closed = True
-            self._picture_at_rest.cancel()
-            self._handle = None
+            self._static.close()
             for part in (*self._parts, self.widget):
                 part.close()
 
@@ -235,24 +229,13 @@ class TrainingMonitor:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         """The widget, a picture and a line of text: a page shows the best of them it can."""
-        return dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self), "image/png": self._png()}
+        return dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self), "image/png": self._static.png()}
 
     def _ipython_display_(self) -> None:
         bundle = self._repr_mimebundle_()
         del bundle["image/png"]
         display(bundle, raw=True)
-        self._handle = display(self._picture(), raw=True, metadata=_STATIC, display_id=True)
-
-    def _png(self) -> str:
-        return base64.b64encode(image.to_png(self.snapshot(), 128)).decode("ascii")
-
-    def _picture(self) -> dict:
-        """Its text never changes, so that a notebook compared with its saved outputs stays equal."""
-        return {"image/png": self._png(), "text/plain": "(the training monitor as a picture)"}
-
-    def _update_picture(self) -> None:
-        if self._handle is not None:
-            self._handle.update(self._picture(), raw=True, metadata=_STATIC)
+        self._static.show()
 
     # Inside
 
@@ -273,7 +256,16 @@ class TrainingMonitor:
         self.numbers, self.bars = HTML(), HTML()
         self.curves, self.pictures = Image(format="png"), Image(format="png")
         bar = HBox([*self.buttons.values(), self.slider], layout={"flex_flow": "row wrap"})
-        self.widget = VBox([HTML(_LOOKS), bar, self.numbers, self.curves, self.bars, self.pictures])
+        self.widget = VBox(
+            [
+                HTML(f"<style>{_LOOKS}{HIDDEN.replace('ROOT', ROOT)}</style>"),
+                bar,
+                self.numbers,
+                self.curves,
+                self.bars,
+                self.pictures,
+            ]
+        )
         self.widget.add_class(ROOT)
         self._parts = [*self.buttons.values(), self.slider, bar, *self.widget.children]
 

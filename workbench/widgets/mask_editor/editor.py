@@ -13,10 +13,12 @@ from workbench.widgets.mask_editor import gestures, layers, page
 from workbench.widgets.mask_editor.canvas_view import CanvasView
 from workbench.widgets.mask_editor.document import MaskDocument
 from workbench.widgets.mask_editor.pointer import FRAME_ROOM, Pointer, Settings
-from workbench.widgets.mask_editor.static_picture import StaticPicture
 from workbench.widgets.mask_editor.toolbar import Toolbar
+from workbench.widgets.static_picture import StaticPicture
 from workbench.widgets.timing import one_at_a_time
 
+PICTURE_SIDE = 400
+"""Longest side of the picture that a page without a kernel shows."""
 _last_hole: dict[str, np.ndarray] = {}
 """The last pixels with something drawn, of any editor in this session, for each mode."""
 
@@ -51,7 +53,7 @@ class MaskEditor:
         self._view = CanvasView(self._document, max_view, self._attempt)
         self._pointer = Pointer(self, self._view, self._settings)
         self._toolbar = Toolbar(self, self._settings, self._attempt)
-        self._static = StaticPicture(self.snapshot, self._attempt)
+        self._static = StaticPicture("the mask editor", self.snapshot, self._attempt, PICTURE_SIDE)
         self._stage = Box([self._view.canvas])
         self._stage.add_class("workbench-stage")
         self.widget = self._lay_out()

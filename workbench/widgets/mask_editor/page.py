@@ -6,11 +6,11 @@
 2. JupyterLab reads single letters typed over a selected cell as commands ("x" cuts the cell!), before the canvas
    sees them. ``data-lm-suppress-shortcuts`` is JupyterLab's own mark for "not here".
 3. Tab and the browser's own Ctrl keys go to the browser, so that nobody is caught in the canvas.
-
-The static picture below a living editor is hidden: it stands there for whoever opens the notebook without a kernel.
 """
 
 import ipywidgets
+
+from workbench.widgets.static_picture import HIDDEN
 
 ROOT = "workbench-mask-editor"
 FITTED = "workbench-fitted"
@@ -18,9 +18,6 @@ FITTED = "workbench-fitted"
 
 PAN = "workbench-pan"
 """Class of the stage while the picture can be dragged."""
-
-STATIC_METADATA = {"needs_background": "light", "image/png": {"unconfined": True}}
-"""Marks the static picture among all pictures of a notebook: JupyterLab turns it into the two classes below."""
 
 _SCRIPT = """
 const root = this.closest('.ROOT');
@@ -81,15 +78,13 @@ _LOOKS = """
 .ROOT .workbench-status .note { color: #2e7d32; }
 .ROOT .workbench-status .error { color: #b00020; font-weight: 600; }
 .ROOT .workbench-looks { display: none; }
-.jp-OutputArea-child:has(.ROOT) + .jp-OutputArea-child:has(img.jp-needs-light-background.jp-mod-unconfined) {
-  display: none; }
 """
 
 
 def looks_and_script() -> ipywidgets.HTML:
     """An invisible part of the editor that carries its style sheet, and the script above."""
     script = " ".join(_SCRIPT.split()).replace('"', "&quot;")
-    value = f'<style onload="{script}">{_LOOKS}</style>'.replace("ROOT", ROOT).replace("FITTED", FITTED)
+    value = f'<style onload="{script}">{_LOOKS}{HIDDEN}</style>'.replace("ROOT", ROOT).replace("FITTED", FITTED)
     looks = ipywidgets.HTML(value)
     looks.add_class("workbench-looks")
     return looks

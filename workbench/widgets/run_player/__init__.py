@@ -2,7 +2,7 @@
 
 Behind it, without a browser: `drive` moves one run or two locked together, `views` turns a state into pictures, `tree`
 tells the runs of a tree and their breakpoints. In front: `time_line` is the canvas to click on, `gallery` the panels,
-`controls` everything else to press and read, `page` the looks, `static_picture` what is left without a kernel.
+`controls` everything else to press and read, `page` the looks.
 """
 
 from workbench.widgets.run_player.player import RunPlayer

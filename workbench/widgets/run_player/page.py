@@ -2,10 +2,11 @@
 
 The wheel over the time line scrolls the page, and JupyterLab does not read letters typed into the player as its own
 commands (``data-lm-suppress-shortcuts`` is its mark for "not here"). Tab and keys with Ctrl go to the browser.
-The static picture below a living player is hidden: it stands there for whoever opens the notebook without a kernel.
 """
 
 import ipywidgets
+
+from workbench.widgets.static_picture import HIDDEN
 
 ROOT = "workbench-run-player"
 
@@ -73,14 +74,12 @@ _LOOKS = """
 .ROOT .workbench-status .error { color: #b00020; font-weight: 600; }
 .ROOT .workbench-status pre { font-size: 11px; line-height: 1.3; max-height: 220px; overflow: auto; margin: 2px 0; }
 .ROOT .workbench-looks { display: none; }
-.jp-OutputArea-child:has(.ROOT) + .jp-OutputArea-child:has(img.jp-needs-light-background.jp-mod-unconfined) {
-  display: none; }
 """
 
 
 def looks_and_script() -> ipywidgets.HTML:
     """An invisible part of the player that carries its style sheet, and the script above."""
     script = " ".join(_SCRIPT.split()).replace('"', "&quot;")
-    looks = ipywidgets.HTML(f'<style onload="{script}">{_LOOKS}</style>'.replace("ROOT", ROOT))
+    looks = ipywidgets.HTML(f'<style onload="{script}">{_LOOKS}{HIDDEN}</style>'.replace("ROOT", ROOT))
     looks.add_class("workbench-looks")
     return looks

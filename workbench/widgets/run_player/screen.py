@@ -7,12 +7,13 @@ import torch
 from ipywidgets import Box, VBox
 
 from workbench import plot
-from workbench.widgets.run_player import page, static_picture, tree
+from workbench.widgets.run_player import page, tree
 from workbench.widgets.run_player.controls import Controls, facts
 from workbench.widgets.run_player.drive import Drive, name_of
 from workbench.widgets.run_player.gallery import Gallery
 from workbench.widgets.run_player.time_line import Scene, TimeLine, Track
 from workbench.widgets.run_player.views import View, Views
+from workbench.widgets.static_picture import StaticPicture
 
 STRIP = 8
 STRIP_SECONDS = 1.5
@@ -37,7 +38,7 @@ class Screen:
         self.controls = Controls(player, self._choose, self._lock, attempt, diverge, items)
         self.time_line = TimeLine(player.scrub, player.toggle_breakpoint, self._choose, player.press, attempt)
         self.gallery = Gallery()
-        self.static = static_picture.StaticPicture(player.snapshot, attempt)
+        self.static = StaticPicture("the run player", player.snapshot, attempt)
         stage = Box([self.time_line.canvas])
         stage.add_class("workbench-time-line")
         c = self.controls

@@ -1,0 +1,354 @@
+"""Teaching a pipeline a few pictures with a LoRA: the loss, the batches, and what a `stepping.TrainingRun` asks for."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from workbench import check
+from workbench import mask as masks
+from workbench.diffusion.latents import masked_image
+from workbench.diffusion.libraries import DDPMScheduler
+from workbench.diffusion.lora import (
+    ADAPTER,
+    TEXT_TARGETS,
+    UNET_TARGETS,
+    add_lora,
+    fill_lora,
+    lora_layers,
+    product_norm,
+    rank_slots,
+    resize_factors,
+    save_lora,
+)
+from workbench.diffusion.tokenizer import token_ids
+from workbench.diffusion.training import ModelTask, tiled
+from workbench.diffusion.training_data import gaussian, generator, training_mask
+
+PROMPT_DROPOUT = 0.1
+"""Share of items that learn with the empty prompt, as in RealFill."""
+STEPS = 20
+"""Steps of the samples."""
+
+
+class LoraDenoising(nn.Module):
+    """A frozen pipeline's denoiser with the loss that its LoRA learns by.
+
+    loss = mean v |eps - eps_theta(z_t, t, c)|^2, v = 0 where the picture is not known. (v-prediction: its target.)
+
+    Args:
+        unet, text_encoder: of the pipeline; what has no LoRA is frozen.
+        scheduler: DDPM with the pipeline's noise schedule.
+    """
+
+    def __init__(self, unet: nn.Module, text_encoder: nn.Module, scheduler: DDPMScheduler):
+        super().__init__()
+        self.unet, self.text_encoder, self.scheduler = unet, text_encoder, scheduler
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Losses for what `LoraTask.batch` gives; "per_sample" (B,) and "per_cell" (B, h, w) have the loss as mean."""
+        latents, noise, t = batch["latents"], batch["noise"], batch["t"]
+        given = self.scheduler.add_noise(latents, noise, t)  # (B, 4, h, w)
+        if "mask" in batch:
+            given = torch.cat([given, batch["mask"], batch["masked"]], 1)  # (B, 9, h, w)
+        learns = any(p.requires_grad for p in self.text_encoder.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            states = self.text_encoder(batch["ids"])[0]  # (B, L, C)
+        predicted = self.unet(given.to(self.unet.dtype), t, states.to(self.unet.dtype)).sample.float()  # (B, 4, h, w)
+        v = self.scheduler.config.prediction_type == "v_prediction"
+        target = self.scheduler.get_velocity(latents, noise, t) if v else noise
+        cells = (predicted - target).square().mean(1) * batch["known"][:, 0]  # (B, h, w)
+        return {"loss": cells.mean(), "per_sample": cells.detach().mean((1, 2)), "per_cell": cells.detach()}
+
+
+def _box(rng: np.random.Generator, size: tuple[int, int]) -> torch.Tensor:
+    """One box, a quarter to three quarters of each side."""
+    (h, w), (height, width) = (max(1, int(n * rng.uniform(0.25, 0.75))) for n in size), size
+    y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    return masks.box(size, (x, y, x + w, y + h))
+
+
+MASK_POLICIES: dict[str, Callable] = {
+    "random": training_mask,
+    "box": _box,
+    "none": lambda rng, size: torch.ones(1, 1, *size),
+}
+"""Holes to learn with, by name: function(rng, size) -> (1, 1, H, W). "random": strokes, rectangles, boxes, sometimes
+everything; "box": one box; "none": nothing is known, the whole picture is hole."""
+
+
+class LoraTask(ModelTask):
+    """Fine-tunes a Stable Diffusion pipeline on a few pictures: 9 input channels (inpainting) or 4.
+
+    The LoRA is put into ``pipe`` at once; one that is there from an earlier task is replaced by a fresh one (the runs
+    of the earlier task keep theirs). An item of a batch is one of the pictures with a hole, a noise level and noise.
+
+    Args:
+        pipe: StableDiffusionInpaintPipeline, StableDiffusionPipeline, or one with the same parts.
+        images: (N, 3, H, W) in [0, 1]; H and W multiples of what the U-Net halves, 32 or 64.
+        prompt: one for all, or N captions. A token without a meaning ("sks") leaves room for what is learnt.
+        mask_policy: a name in `MASK_POLICIES`, or ``function(rng) -> mask`` (1, 1, H, W), 1 = hole, drawing from rng
+            only. Pipelines of 4 channels see no mask.
+        holes: (N, 1, H, W), 1 = not known: it counts for nothing in the loss, and is always part of the hole.
+        rank, lora_alpha, targets, seed: as in `add_lora`.
+        train_text: puts a LoRA into the text encoder too.
+        prompt_dropout: share of items with the empty prompt.
+
+    Raises:
+        ValueError: shapes, ranges, or a pipeline of another kind.
+
+    Source: RealFill (Tang et al., SIGGRAPH 2024), section 4.1; differs in that convolutions get a LoRA as well.
+
+    Example:
+        >>> task = LoraTask(load_pipeline("tiny-inpaint"), views, "a photo of sks")
+        >>> TrainingRun(task, learning_rate=1e-3).step().loss
+        0.0712
+    """
+
+    name = "lora"
+    variants = ("mask_policy", "rank", "lora_alpha", "prompt", "holes", "prompt_dropout")
+    """What a branch may change."""
+
+    def __init__(
+        self,
+        pipe,
+        images: torch.Tensor,
+        prompt: str | Sequence[str] = "a photo of sks",
+        *,
+        mask_policy: str | Callable = "random",
+        holes: torch.Tensor | None = None,
+        rank: int = 8,
+        lora_alpha: float | None = None,
+        targets: Sequence[str] | None = None,
+        train_text: bool = False,
+        prompt_dropout: float = PROMPT_DROPOUT,
+        seed: int = 0,
+    ):
+        self.pipe, self.factor = pipe, _factor(pipe)
+        self.rank, self.seed = check.integer(rank, "rank", 1), check.seed(seed)
+        self.lora_alpha = check.number(rank if lora_alpha is None else lora_alpha, "lora_alpha", 0)
+        self.images = self._fitting(check.image(images, "images")).detach().cpu()  # (N, 3, H, W)
+        self.mask_policy, self.prompt_dropout = mask_policy, prompt_dropout
+        self._take(prompt, holes)
+        self.models = [pipe.unet, *([pipe.text_encoder] if train_text else [])]
+        if lora_layers(pipe.text_encoder) and not train_text:
+            raise ValueError(
+                "the text encoder has a LoRA. Take it out, remove_lora(pipe.text_encoder), or train_text=True."
+            )
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+            part.requires_grad_(False)
+        for model in self.models:
+            own = (targets or UNET_TARGETS) if model is pipe.unet else TEXT_TARGETS
+            if not lora_layers(model):
+                add_lora(model, self.rank, self.lora_alpha, own, self.seed)
+            elif set(own) != set(model.peft_config[ADAPTER].target_modules):
+                raise ValueError("the pipeline has a LoRA on other layers. Take it out first: remove_lora(pipe.unet).")
+            for layer in lora_layers(model).values():
+                layer.lora_A.requires_grad_(True), layer.lora_B.requires_grad_(True)
+        self.begin()
+        scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+        self.objective = LoraDenoising(pipe.unet, pipe.text_encoder, scheduler)
+        self.about = f"LoRA of rank {self.rank} on {len(self.images)} pictures."
+
+    def _fitting(self, images: torch.Tensor) -> torch.Tensor:
+        step = self.factor * 2 ** (len(self.pipe.unet.config.block_out_channels) - 1)
+        if any(n % step for n in images.shape[-2:]):
+            size = tuple(images.shape[-2:])
+            raise ValueError(f"images are {size} (H, W), expected multiples of {step}. Use wb.image.resize, or crop.")
+        return images
+
+    def _take(self, prompt, holes) -> None:
+        """Checks what is given with the pictures."""
+        captions = [prompt] * len(self.images) if isinstance(prompt, str) else list(prompt)
+        if len(captions) != len(self.images):
+            raise ValueError(f"prompt holds {len(captions)} captions for {len(self.images)} images, expected as many.")
+        self.prompt, self.captions = prompt, captions
+        self.holes = (
+            holes if holes is None else check.mask(holes, self.images, "holes").expand(len(captions), -1, -1, -1)
+        )
+        if not callable(self.mask_policy):
+            check.choice(self.mask_policy, "mask_policy", MASK_POLICIES)
+        check.number(self.prompt_dropout, "prompt_dropout", 0, 1)
+        self.ids = token_ids(self.pipe.tokenizer, captions)  # (N, L)
+        self.empty = token_ids(self.pipe.tokenizer, [""])[0]  # (L,)
+
+    # What a run asks for
+
+    @torch.no_grad()
+    def batch(self, numbers):
+        """latents, noise (B, 4, h, w), t (B,), ids (B, L), known (B, 1, h, w); with 9 channels mask and masked too."""
+        rngs = [generator(*number) for number in numbers]
+        rows = [int(rng.integers(len(self.images))) for rng in rngs]
+        levels = self.objective.scheduler.config.num_train_timesteps
+        holes = torch.zeros_like(self.images[:1, :1]) if self.holes is None else self.holes
+        unknown = torch.cat([holes[row % len(holes)][None] for row in rows])  # (B, 1, H, W)
+        images = self.images[rows]  # (B, 3, H, W)
+        batch = {
+            "latents": self._encode(masked_image(images, unknown), rngs),
+            "t": torch.tensor([int(rng.integers(levels)) for rng in rngs]),
+            "ids": torch.stack([self._ids(row, rng) for row, rng in zip(rows, rngs, strict=True)]),
+            "known": 1 - masks.to_latent(unknown, "any", self.factor),
+        }
+        batch["noise"] = torch.stack([gaussian(rng, batch["latents"].shape[1:]) for rng in rngs])
+        if self.pipe.unet.config.in_channels == 9:
+            hole = torch.maximum(unknown, torch.cat([self.hole(rng) for rng in rngs]))  # (B, 1, H, W)
+            batch["mask"] = masks.to_latent(hole, "nearest", self.factor)
+            batch["masked"] = self._encode(masked_image(images, hole), rngs)
+        return batch
+
+    def hole(self, rng: np.random.Generator) -> torch.Tensor:
+        """A hole to learn with, (1, 1, H, W), by the mask policy."""
+        size = tuple(self.images.shape[-2:])
+        if callable(self.mask_policy):
+            return check.mask(self.mask_policy(rng), self.images[:1], "the mask policy's mask").float()
+        return MASK_POLICIES[self.mask_policy](rng, size)
+
+    def _ids(self, row: int, rng: np.random.Generator) -> torch.Tensor:
+        return self.empty if rng.random() < self.prompt_dropout else self.ids[row]
+
+    def _encode(self, signed: torch.Tensor, rngs) -> torch.Tensor:
+        """Latents of pictures in [-1, 1], drawn from their posteriors as the pipelines do: (B, 4, h, w), on the CPU."""
+        vae = self.pipe.vae
+        posterior = vae.encode(signed.to(vae.device, vae.dtype)).latent_dist
+        mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
+        noise = torch.stack([gaussian(rng, mean.shape[1:]) for rng in rngs])
+        return (mean + std * noise) * vae.config.scaling_factor
+
+    def begin(self) -> None:
+        """Puts the task's untrained LoRA into the model, in parameters of its own; always the same weights."""
+        for model in self.models:
+            fill_lora(model, self.rank, self.lora_alpha, self.seed)
+
+    # What a branch asks for
+
+    def variant(self, **changes) -> "LoraTask":
+        """The same task on the same model with some of `variants` changed; another rank keeps the scale s."""
+        other = copy.copy(self)
+        if "rank" in changes:
+            other.rank = check.integer(changes.pop("rank"), "rank", 1)
+            other.lora_alpha = self.lora_alpha / self.rank * other.rank
+        if "lora_alpha" in changes:
+            other.lora_alpha = check.number(changes.pop("lora_alpha"), "lora_alpha", 0)
+        other.mask_policy = changes.pop("mask_policy", self.mask_policy)
+        other.prompt_dropout = changes.pop("prompt_dropout", self.prompt_dropout)
+        other._take(changes.pop("prompt", self.prompt), changes.pop("holes", self.holes))
+        if changes:
+            raise ValueError(f"{', '.join(changes)} cannot change, expected one of: {', '.join(self.variants)}.")
+        return other
+
+    def slots(self) -> list[tuple[dict, str, object]]:
+        """What else the model must hold while this task's weights are in it: rank and scale."""
+        return [slot for model in self.models for slot in rank_slots(model, self.rank, self.lora_alpha)]
+
+    def carry_over(self, weights: dict, moments: dict, parent: "LoraTask") -> tuple[dict, dict, str | None]:
+        """A parent's weights and moments in this task's rank and scale, and a sentence on what became of them."""
+        ratio = (parent.lora_alpha / parent.rank) / (self.lora_alpha / self.rank) if self.lora_alpha else 1.0
+        if self.rank == parent.rank and ratio == 1:
+            return weights, moments, None
+        new, lost, whole = {}, 0.0, 0.0
+        names = [name for name in weights if ".lora_A." in name]
+        for index, name in enumerate(names):
+            partner = name.replace(".lora_A.", ".lora_B.")
+            b, a = weights[partner], weights[name]
+            rng = generator(self.seed, 6, self.rank, index)
+            new[partner], new[name], error = resize_factors(b, a, self.rank, rng)
+            new[partner] = new[partner] * ratio
+            size = product_norm(b, a)
+            lost, whole = lost + (error * size) ** 2, whole + size**2
+        new = {name: new[name] for name in weights}
+        kept = f"rank {parent.rank} -> {self.rank}"
+        if self.rank < parent.rank:
+            error = math.sqrt(lost / whole) if whole else 0.0
+            kept += (
+                f": the update is cut to its {self.rank} largest directions (SVD), which loses {error:.2%} of its norm"
+            )
+        else:
+            kept += ": the update is carried over as it is"
+        if self.rank >= parent.rank and ratio == 1:
+            return new, {n: _padded(moments[n], new[n]) for n in moments}, kept + ", with its moments."
+        return new, {}, kept + "; the optimiser's moments begin anew."
+
+    # To look at
+
+    @torch.no_grad()
+    def validate(self):
+        """The loss on the pictures themselves at 8 fixed noise levels, with fixed holes."""
+        levels, device = self.objective.scheduler.config.num_train_timesteps, self.pipe.unet.device
+        errors = []
+        for level in range(8):
+            batch = self.batch([[self.seed, level, item] for item in range(len(self.images))])
+            batch["t"] = torch.full_like(batch["t"], levels * level // 8 + levels // 16)
+            batch = {name: value.to(device) for name, value in batch.items()}
+            errors.append(self.objective(batch)["loss"].item())
+        return {"error": float(np.mean(errors))}
+
+    @torch.no_grad()
+    def samples(self, steps: int = STEPS, guidance_scale: float = 1.0) -> torch.Tensor:
+        """The pictures, or as many of the prompt, by the pipeline as it is: (N, 3, H, W); same seeds, same holes."""
+        size = dict(zip(("height", "width"), self.images.shape[-2:], strict=True))
+        given = {"prompt": self.captions, "num_inference_steps": steps, "guidance_scale": guidance_scale, **size}
+        if self.pipe.unet.config.in_channels == 9:
+            given |= {"image": self.images, "mask_image": self._shown_holes()}
+        seeds = [torch.Generator().manual_seed(i) for i in range(len(self.images))]
+        shown = self.pipe._progress_bar_config if hasattr(self.pipe, "_progress_bar_config") else {}
+        self.pipe.set_progress_bar_config(disable=True)
+        try:
+            return self.pipe(**given, generator=seeds, output_type="pt").images.float().cpu()
+        finally:
+            self.pipe.set_progress_bar_config(**shown)
+
+    def _shown_holes(self) -> torch.Tensor:
+        """A box in each picture, always the same, or what is not known of it: (N, 1, H, W)."""
+        size = tuple(self.images.shape[-2:])
+        boxes = torch.cat([_box(generator(7, i), size) for i in range(len(self.images))])
+        if self.holes is None:
+            return boxes
+        unknown = self.holes.flatten(1).any(1).view(-1, 1, 1, 1)  # (N, 1, 1, 1)
+        return torch.where(unknown, self.holes, boxes)
+
+    def sheet(self):
+        """Samples; for inpainting with what is given above and the truth below."""
+        rows = [self.samples()]
+        if self.pipe.unet.config.in_channels == 9:
+            rows = [(masked_image(self.images, self._shown_holes()) + 1) / 2, *rows, self.images]
+        return tiled(rows)
+
+    def export(self, folder, trained):
+        """Writes ``lora.safetensors`` with a card beside it."""
+        file = save_lora(self.pipe, Path(folder) / "lora.safetensors")
+        (file.parent / "README.md").write_text(f"# {self.name}\n\n{self.about}\n\nTrained: {trained}\n")
+        return file.parent
+
+
+def _padded(moments: dict, like: torch.Tensor) -> dict:
+    """An optimiser's moments for a factor that grew: 0 for what is new."""
+    padded = {}
+    for name, value in moments.items():
+        if value.ndim == 0:  # the count of steps
+            padded[name] = value
+            continue
+        padded[name] = value.new_zeros(like.shape)
+        padded[name][tuple(slice(n) for n in value.shape)] = value
+    return padded
+
+
+def _factor(pipe) -> int:
+    """Pixels a latent cell covers, of a pipeline of the right kind."""
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    missing = [name for name in parts if getattr(pipe, name, None) is None]
+    if missing or getattr(pipe, "text_encoder_2", None) is not None:
+        wrong = f"without {', '.join(missing)}" if missing else "with two text encoders"
+        raise ValueError(
+            f"pipe is a {type(pipe).__name__} {wrong}, "
+            "expected a Stable Diffusion 1 or 2 pipeline: unet, vae, text_encoder, tokenizer, scheduler."
+        )
+    channels, kind = pipe.unet.config.in_channels, pipe.scheduler.config.prediction_type
+    if channels not in (4, 9):
+        raise ValueError(f"the pipeline's U-Net takes {channels} channels, expected 9 (inpainting) or 4.")
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"the pipeline's scheduler predicts {kind!r}, expected 'epsilon' or 'v_prediction'.")
+    return 2 ** (len(pipe.vae.config.block_out_channels) - 1)
