@@ -178,11 +178,15 @@ def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, 
     assert len(captions) == 10
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert one["mask"].shape == (10, 1, 16, 16)
+    assert one["mean_small"].shape == one["masked_std_small"].shape == (10, 4, 8, 8)
+    assert (one["mask_small"] >= torch.nn.functional.avg_pool2d(one["mask"].float(), 2).floor()).all()  # no hole is lost
     with pytest.raises(ValueError, match="made with another count"):
         build_cache(vae, pictures, tmp_path / "a", 11, holes=True, progress=False)
 
     objective = Denoising(models.grow_input(narrow["unet"]), narrow["text_encoder"], train_text=False)
-    task = DenoiserTask(objective, vae, tokenizer, (one, captions), validation)
+    task = DenoiserTask(objective, vae, tokenizer, (one, captions), validation, small_steps=2)
+    assert [task.batch([[0, step, 0]])["masked"].shape[-1] for step in (0, 1, 2, 3)] == [8, 8, 16, 16]
+    assert "first 2 updates" in task.about
     monkeypatch.setattr("workbench.diffusion.denoiser.STEPS", 2)
     monkeypatch.setattr("workbench.diffusion.denoiser.SHOWN", 2)
     run(task, tmp_path / "run")

@@ -12,7 +12,7 @@ from torch import nn
 from workbench import check, metrics
 from workbench import mask as masks
 from workbench.diffusion.export import finish, save_half
-from workbench.diffusion.latents import encode_moments, masked_image
+from workbench.diffusion.latents import SMALL, encode_moments, masked_image
 from workbench.diffusion.libraries import (
     AutoencoderKL,
     CLIPTextModel,
@@ -88,6 +88,8 @@ class DenoiserTask(ModelTask):
         vae, tokenizer: frozen; they make samples, and are exported along.
         cache: tensors and captions as `latents.read_cache` gives them.
         validation: views of unseen seeds.
+        small_steps: updates that learn from pictures of half the side, before all others: each costs a quarter, and
+            what a scene looks like as a whole is learnt there.
     """
 
     def __init__(
@@ -97,11 +99,15 @@ class DenoiserTask(ModelTask):
         tokenizer: CLIPTokenizer,
         cache: tuple[dict[str, torch.Tensor], list[str]],
         validation: TrainingPictures,
+        small_steps: int = 0,
     ):
+        self.small_steps = check.integer(small_steps, "small_steps", 0)
         self.objective, self.vae, self.tokenizer = objective, vae.requires_grad_(False).eval(), tokenizer
         self.tensors, captions = cache
         self.inpainting = objective.unet.config.in_channels == 9
         self.about = _ABOUT + (_ABOUT_HOLES if self.inpainting else "")
+        if small_steps:
+            self.about += f" The first {small_steps} updates learnt from pictures of half the side."
         self.name = "tiny-inpaint" if self.inpainting else "tiny-t2i"
         if self.inpainting != ("mask" in self.tensors):
             raise ValueError(
@@ -114,21 +120,22 @@ class DenoiserTask(ModelTask):
 
     def batch(self, numbers):
         """What `Denoising.forward` takes, for these items."""
-        items = [self._item(generator(*number)) for number in numbers]
+        items = [self._item(generator(*number), SMALL if number[1] < self.small_steps else "") for number in numbers]
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
-    def _item(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def _item(self, rng: np.random.Generator, size: str) -> dict[str, torch.Tensor]:
+        """One entry of the cache with noise of a random level; ``size`` is the end of its tensors' names."""
         i = int(rng.integers(len(self.ids)))
-        shape = self.tensors["mean"].shape[1:]  # (4, h, w)
+        shape = self.tensors[f"mean{size}"].shape[1:]  # (4, h, w)
         item = {
-            "latents": self._drawn("mean", "std", i, rng),
+            "latents": self._drawn(f"mean{size}", f"std{size}", i, rng),
             "noise": gaussian(rng, shape),
             "t": torch.tensor(int(rng.integers(1000))),
             "ids": self.empty if rng.random() < TEXT_DROPOUT else self.ids[i],
         }
         if self.inpainting:
-            item["mask"] = self.tensors["mask"][i].float()
-            item["masked"] = self._drawn("masked_mean", "masked_std", i, rng)
+            item["mask"] = self.tensors[f"mask{size}"][i].float()
+            item["masked"] = self._drawn(f"masked_mean{size}", f"masked_std{size}", i, rng)
         return item
 
     def _drawn(self, mean: str, std: str, i: int, rng) -> torch.Tensor:

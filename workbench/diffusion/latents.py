@@ -1,7 +1,8 @@
 """Latents of the training pictures, encoded once: while a denoiser learns, the autoencoder stands still.
 
 Each entry is a view or crop in one style (mirrored or not), for inpainting also with one hole. The mean and the
-standard deviation of the posterior are kept, so that each visit draws anew from it.
+standard deviation of the posterior are kept, so that each visit draws anew from it; once for the whole picture and once
+for the picture at half its side, which a denoiser learns from first.
 """
 
 import hashlib
@@ -11,22 +12,27 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from tqdm.auto import tqdm
 
 from workbench import check
 from workbench import mask as masks
 from workbench.diffusion.libraries import AutoencoderKL
+from workbench.diffusion.models import computes_bf16
 from workbench.diffusion.training_data import TrainingPictures, generator, training_mask
-from workbench.image import to_signed
+from workbench.image import resize, to_signed
 
 SHARD = 256
 """Entries in one file: what is lost at most when the encoding is killed."""
+SMALL = "_small"
+"""Ends the names of the tensors of pictures at half their side."""
 
 
 @torch.no_grad()
 def encode_moments(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Scaled mean and standard deviation of the latents of pictures (B, 3, H, W) in [-1, 1]: (B, 4, h, w) each."""
-    with torch.autocast(vae.device.type, torch.bfloat16):
+    kind = vae.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=computes_bf16(kind)):
         latents = vae.encode(images.to(vae.device, memory_format=torch.channels_last)).latent_dist
     scale = vae.config.scaling_factor
     return latents.mean.float() * scale, latents.std.float() * scale
@@ -80,7 +86,10 @@ def build_cache(
 
 
 def read_cache(folder) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """A whole cache: mean, std (N, 4, h, w), with holes masked_mean, masked_std, mask (N, 1, h, w); and captions."""
+    """A whole cache: mean, std (N, 4, h, w), with holes masked_mean, masked_std, mask (N, 1, h, w); and captions.
+
+    The same again for half the side, (N, ..., h / 2, w / 2), with `SMALL` at the ends of their names.
+    """
     folder = Path(folder)
     files = sorted(folder.glob("latents-*.safetensors"))
     shards = [load_file(file) for file in files]
@@ -112,15 +121,24 @@ def _encode(vae: AutoencoderKL, entries: list[dict], holes: bool, batch_size: in
     parts: dict[str, list[torch.Tensor]] = {}
     for k in range(0, len(entries), batch_size):
         images = torch.stack([entry["image"] for entry in entries[k : k + batch_size]])  # (B, 3, H, W)
-        mean, std = encode_moments(vae, to_signed(images))
-        found = {"mean": mean, "std": std}
-        if holes:
-            mask = torch.cat([entry["mask"] for entry in entries[k : k + batch_size]])  # (B, 1, H, W)
-            found["masked_mean"], found["masked_std"] = encode_moments(vae, masked_image(images, mask))
-            found["mask"] = masks.to_latent(mask, "nearest", images.shape[-1] // mean.shape[-1])  # (B, 1, h, w)
-        for name, value in found.items():
+        mask = torch.cat([entry["mask"] for entry in entries[k : k + batch_size]]) if holes else None  # (B, 1, H, W)
+        half = tuple(n // 2 for n in images.shape[-2:])
+        small_mask = None if mask is None else nn.functional.max_pool2d(mask, 2)  # (B, 1, H / 2, W / 2)
+        found = _moments(vae, images, mask)
+        small = _moments(vae, resize(images, half), small_mask)
+        for name, value in (found | {f"{name}{SMALL}": value for name, value in small.items()}).items():
             parts.setdefault(name, []).append(value.half().cpu().contiguous())
     return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _moments(vae: AutoencoderKL, images: torch.Tensor, mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """What is kept of pictures (B, 3, H, W) at one size, with holes or without."""
+    mean, std = encode_moments(vae, to_signed(images))
+    found = {"mean": mean, "std": std}
+    if mask is not None:
+        found["masked_mean"], found["masked_std"] = encode_moments(vae, masked_image(images, mask))
+        found["mask"] = masks.to_latent(mask, "nearest", images.shape[-1] // mean.shape[-1])  # (B, 1, h, w)
+    return found
 
 
 def _plan(vae: AutoencoderKL, source: TrainingPictures, count: int, seed: int, holes: bool) -> dict:

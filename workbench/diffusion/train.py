@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
     parser.add_argument("--base", default=str(MODELS / "tiny-t2i"), help="inpaint: the pipeline to grow from")
     parser.add_argument("--latents", type=int, default=30_000, help="t2i, inpaint: pictures encoded beforehand (30000)")
+    parser.add_argument("--small-steps", type=int, default=0, help="t2i, inpaint: first so many at half the side (0)")
     for field in dataclasses.fields(Settings):
         kind = {"steps": int, "minutes": float}.get(field.name, type(field.default))
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help="see training.Settings")
@@ -143,7 +144,7 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
     vae = vae.to(accelerator.device)
     cache = build_cache(vae, train, run / "latents", options.latents, settings.seed, holes, part)
     accelerator.wait_for_everyone()
-    return DenoiserTask(objective, vae, tokenizer, read_cache(cache), validation)
+    return DenoiserTask(objective, vae, tokenizer, read_cache(cache), validation, options.small_steps)
 
 
 def _classifier(options, settings, run, accelerator) -> ModelTask:

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from workbench import check
 from workbench.diffusion.checkpoints import Ema, Log, load_checkpoint, save_checkpoint
+from workbench.diffusion.models import computes_bf16
 from workbench.image import save_image
 
 
@@ -165,8 +166,8 @@ def make_accelerator(settings: Settings) -> Accelerator:
     """What this process computes on: its GPU if there is one, else the CPU; alone, or one of torchrun's processes."""
     gpu = torch.accelerator.is_available()
     precision = settings.precision
-    if precision == "auto":  # a processor without it computes bf16 twenty times slower than float32
-        precision = "bf16" if gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no"
+    if precision == "auto":
+        precision = "bf16" if computes_bf16("cuda" if gpu else "cpu") else "no"
     return Accelerator(cpu=not gpu, mixed_precision=precision)
 
 
