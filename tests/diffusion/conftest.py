@@ -32,6 +32,7 @@ def write_views(folder, kind="room", count=6, seed=0):
         arrays["alpha"] = np.full((count, 128, 128), 128, np.uint8)
     arrays |= {
         "ids": np.zeros((count, 128, 128), np.uint8),
+        "things": np.array(["red ball\nwooden floor"] * count),
         "caption": np.array([f"a photo of a room with {n} balls" for n in range(count)]),
         "seed": np.arange(count),
         "camera": np.zeros((count, 7)),

@@ -14,7 +14,7 @@ from workbench.diffusion.denoiser import DenoiserTask, Denoising
 from workbench.diffusion.depth import DepthTask, Estimating, load_depth, make_depth, share_within
 from workbench.diffusion.latents import build_cache, read_cache
 from workbench.diffusion.training import Settings, Trainer
-from workbench.diffusion.training_data import TrainingPictures
+from workbench.diffusion.training_data import TrainingPictures, generator
 from workbench.diffusion.vae import Reconstruction, VaeTask, gradient_difference, opponent_colours, scaling_factor
 from workbench.world.views import LABELS
 
@@ -113,6 +113,7 @@ def test_classifier(pictures, validation, tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "_loaded", {})
     loaded = load_classifier()
     assert loaded.labels == LABELS
+    assert loaded.cells(torch.rand(2, 3, 64, 96)).shape == (2, len(LABELS), 8, 12)
     image = torch.rand(2, 3, 48, 80)
     maps = loaded.features(image, ["relu2_2", "relu4_2"])
     assert maps["relu2_2"].shape == (2, 8, 24, 40)
@@ -138,6 +139,45 @@ def test_average_precision_by_hand():
     assert classifiers.mean_average_precision(scores, truth) == pytest.approx(expected)
     with pytest.raises(ValueError, match="no label is there in some"):
         classifiers.mean_average_precision(scores, torch.ones(50, 3))
+
+
+def test_the_labels_of_a_part_are_those_of_what_is_seen_in_it():
+    ids = torch.zeros(32, 48, dtype=torch.long)
+    ids[:, 24:] = 1
+    ids[0:8, 0:4] = 2  # half of the first cell, 2 % of the picture
+    ids[16, 16:19] = 3  # three pixels: unsure in its cell, invisible in the picture
+    found = classifiers.labels_of(ids, ["white wall", "shiny red ball", "blue cube"], "room")
+
+    def cells(word):
+        return found["cells"][LABELS.index(word)]
+
+    def label(word):
+        return found["labels"][LABELS.index(word)].item()
+
+    assert [label(w) for w in ("room", "facade", "wall", "white", "ball", "red", "shiny", "cube", "blue")] == [
+        1, 0, 1, 1, 1, 1, 1, 0, 0,
+    ]  # fmt: skip
+    assert torch.equal(cells("room"), torch.ones(4, 6))
+    assert torch.equal(cells("wall"), torch.tensor([[0, 0, 0, 1, 1, 1]] * 4).float())
+    assert cells("red").nonzero().tolist() == [[0, 0]]
+    assert cells("cube")[2, 2] == -1
+    assert cells("cube").abs().sum() == 1
+
+    view = {
+        "image": torch.rand(3, 128, 128), "labels": torch.zeros(len(LABELS)), "things": ["red ball"],
+        "ids": torch.zeros(128, 128, dtype=torch.long),
+    }  # fmt: skip
+    view["labels"][1] = 1  # a facade
+    view["ids"][:32, :32] = 1
+    parts = [classifiers.enlarged_part(view, generator(i)) for i in range(60)]
+    balls = torch.stack([part["labels"][LABELS.index("ball")] for part in parts])
+    assert 0 < balls.mean() < 1
+    assert all(part["labels"][1] == 1 and part["image"].shape == (3, 128, 128) for part in parts)
+    whole = [part for part in parts if torch.equal(part["image"], view["image"])]
+    assert 5 <= len(whole) <= 30
+    assert all(
+        torch.equal(part["cells"][LABELS.index("ball")].nonzero().amax(0), torch.tensor([3, 3])) for part in whole
+    )
 
 
 def test_depth(pictures, validation, tmp_path, monkeypatch):
@@ -179,7 +219,9 @@ def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, 
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert one["mask"].shape == (10, 1, 16, 16)
     assert one["mean_small"].shape == one["masked_std_small"].shape == (10, 4, 8, 8)
-    assert (one["mask_small"] >= torch.nn.functional.avg_pool2d(one["mask"].float(), 2).floor()).all()  # no hole is lost
+    assert (
+        one["mask_small"] >= torch.nn.functional.avg_pool2d(one["mask"].float(), 2).floor()
+    ).all()  # no hole is lost
     with pytest.raises(ValueError, match="made with another count"):
         build_cache(vae, pictures, tmp_path / "a", 11, holes=True, progress=False)
 

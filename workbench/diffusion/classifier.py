@@ -15,8 +15,15 @@ from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, regist
 from workbench.diffusion.models import seeded
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, generator
+from workbench.image import resize
+from workbench.world.views import KINDS, VISIBLE, label_vector
 
 NAME = "tiny-classifier"
+CELL = 8
+"""Pixels a side of the cells that labels are told for."""
+WHOLE = 0.25
+"""Share of training items that are whole views; the others are parts of views, enlarged."""
+CELLS_WEIGHT = 3.0
 DISTANCE_LAYERS = ("relu1_2", "relu2_2", "relu3_2", "relu4_2")
 """What `Classifier.distance` compares."""
 
@@ -28,8 +35,8 @@ class Classifier(ModelMixin, ConfigMixin):
         labels: their names.
         widths: channels of each stage; between stages the size is halved.
 
-    Source: Simonyan and Zisserman, ICLR 2015; differs in width, in batch normalisation, and in that the last features
-    are averaged instead of flattened (any size of 32 px and more will do).
+    Source: Simonyan and Zisserman, ICLR 2015; differs in width, in batch normalisation, and in its end: labels are told
+    for every cell of 8 x 8 pixels and for the whole (any size of 32 px and more will do).
     """
 
     @register_to_config
@@ -47,6 +54,7 @@ class Classifier(ModelMixin, ConfigMixin):
             self.stages.append(nn.Sequential())
             for name, layer in layers.items():
                 self.stages[-1].add_module(name, layer)
+        self.fine, self.coarse = nn.Conv2d(widths[-2], len(labels), 1), nn.Conv2d(before, len(labels), 1)
         self.head = nn.Linear(2 * before, len(labels))
 
     @property
@@ -81,10 +89,20 @@ class Classifier(ModelMixin, ConfigMixin):
         return {}
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits (B, L)."""
-        last = f"relu{len(self.stages)}_2"
-        x = self.features(image, [last])[last]
-        return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))  # a label may fill the picture or a corner
+        """Logits (B, L): the clearest cell's, corrected by what the picture is like as a whole."""
+        return self.seen(image)[0]
+
+    def cells(self, image: torch.Tensor) -> torch.Tensor:
+        """Where each label is seen: logits (B, L, H / 8, W / 8)."""
+        return self.seen(image)[1]
+
+    def seen(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both: logits of the picture (B, L) and of its cells (B, L, H / 8, W / 8)."""
+        n = len(self.stages)
+        near, x = self.features(image, [f"relu{n - 1}_2", f"relu{n}_2"]).values()  # 1/8 and 1/16 of the size
+        cells = self.fine(near) + nn.functional.interpolate(self.coarse(x), near.shape[-2:])  # (B, L, H / 8, W / 8)
+        whole = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))  # (B, L)
+        return cells.amax((2, 3)) + whole, cells
 
     def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Perceptual distance of pictures (B, 3, H, W), (B,): mean |f(a) - f(b)|^2 of unit-length feature vectors.
@@ -168,16 +186,57 @@ def mean_average_precision(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 class Naming(nn.Module):
-    """The classifier with its loss: binary cross-entropy, mean over labels."""
+    """The classifier with its loss: cross-entropy(picture) + 3 cross-entropy(cells), binary, mean over labels.
+
+    The renderer knows which pixel belongs to what, so each small thing is learnt where it is, not from the whole.
+    """
 
     def __init__(self, classifier: Classifier):
         super().__init__()
         self.classifier = classifier
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Losses for image (B, 3, H, W) and labels (B, L)."""
-        logits = self.classifier(batch["image"]).float()
-        return {"loss": nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"])}
+        """Losses for image (B, 3, H, W), labels (B, L), and cells (B, L, h, w): 1 there, 0 not there, -1 unsure."""
+        of_picture, of_cells = self.classifier.seen(batch["image"])
+        picture = nn.functional.binary_cross_entropy_with_logits(of_picture.float(), batch["labels"])
+        sure = (batch["cells"] >= 0).float()
+        each = nn.functional.binary_cross_entropy_with_logits(
+            of_cells.float(), batch["cells"].clamp(min=0), reduction="none"
+        )
+        cells = (each * sure).sum() / sure.sum().clamp(min=1)
+        return {"loss": picture + CELLS_WEIGHT * cells, "picture": picture, "cells": cells}
+
+
+def enlarged_part(view: dict, rng: np.random.Generator) -> dict:
+    """A square of a view, at least half its side, at the view's size, with the labels of what is seen in it."""
+    size = view["image"].shape[-1]
+    side = size if rng.random() < WHOLE else int(rng.integers(size // 2, size + 1))
+    y, x = rng.integers(size - side + 1, size=2)
+    image = resize(view["image"][None, :, y : y + side, x : x + side], (size, size))[0]
+    part = view["ids"][None, None, y : y + side, x : x + side]
+    ids = nn.functional.interpolate(part.float(), (size, size)).long()[0, 0]
+    kind = KINDS[int(view["labels"][: len(KINDS)].argmax())]
+    return {"image": image, **labels_of(ids, view["things"], kind)}
+
+
+def labels_of(ids: torch.Tensor, things: list[str], kind: str) -> dict[str, torch.Tensor]:
+    """labels (L,) of a picture and cells (L, H / 8, W / 8) of its parts: 1 there, 0 not there, -1 unsure.
+
+    Args:
+        ids: (H, W), i + 1 for things[i], 0 for nothing.
+        things: their descriptions, "red striped ball".
+        kind: of scene; a label of every cell.
+    """
+    height, width = (n // CELL for n in ids.shape)
+    table = torch.stack([label_vector([]), *(label_vector([thing]) for thing in things)])  # (T + 1, L)
+    by_cell = ids.view(height, CELL, width, CELL).transpose(1, 2).reshape(height * width, CELL * CELL)
+    counts = torch.zeros(height * width, len(table)).scatter_add_(1, by_cell, torch.ones(by_cell.shape))  # (h w, T + 1)
+    shares = counts @ table / CELL**2  # (h w, L)
+    cells = (shares >= 0.25).float() - ((shares > 0.03) & (shares < 0.25)).float()
+    visible = counts.sum(0) >= VISIBLE * ids.numel()  # (T + 1,)
+    of_kind = label_vector([kind])
+    labels = torch.maximum((visible.float() @ table > 0).float(), of_kind)
+    return {"labels": labels, "cells": torch.where(of_kind > 0, of_kind, cells).T.reshape(-1, height, width)}
 
 
 class ClassifierTask(ModelTask):
@@ -196,9 +255,10 @@ class ClassifierTask(ModelTask):
         self.objective, self.pictures, self.validation = objective, pictures, validation
 
     def batch(self, numbers):
-        """image (B, 3, H, W) and labels (B, L)."""
-        views = [self.pictures.draw(generator(*number)) for number in numbers]
-        return {key: torch.stack([view[key] for view in views]) for key in ("image", "labels")}
+        """image (B, 3, H, W), labels (B, L), cells (B, L, H / 8, W / 8); three in four are enlarged parts of views."""
+        rngs = [generator(*number) for number in numbers]
+        views = [enlarged_part(self.pictures.draw(rng), rng) for rng in rngs]
+        return {key: torch.stack([view[key] for view in views]) for key in ("image", "labels", "cells")}
 
     def validate(self):
         """Mean average precision over the labels of unseen views, sprites on unseen backgrounds included."""

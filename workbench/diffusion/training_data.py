@@ -107,7 +107,7 @@ class TrainingPictures:
         return self.sets[k][index - (int(self._ends[k - 1]) if k else 0)]
 
     def draw(self, rng: np.random.Generator) -> dict:
-        """One picture: image (3, H, W) in [0, 1] and caption; views also have labels, depth, kind."""
+        """One picture: image (3, H, W) in [0, 1] and caption; views also have all that `world.RenderedSet` tells."""
         if self.crops is not None and rng.random() < self.photo_share:
             out = self.crops.draw(rng)
             return {**out, "image": _flipped(out["image"], rng.random() < 0.5)}
@@ -126,7 +126,7 @@ class TrainingPictures:
             seed = int(rng.integers(2**31))
             out["image"] = apply_style(out["image"][None], random_style(seed, self.style), seed)[0]
         mirrored = rng.random() < 0.5
-        return {**out, "image": _flipped(out["image"], mirrored), "depth": _flipped(out["depth"], mirrored)}
+        return {**out, **{key: _flipped(out[key], mirrored) for key in ("image", "depth", "ids")}}
 
     def _background(self, rng: np.random.Generator | None) -> torch.Tensor:
         """What a sprite stands before: a colour, or another view or crop; (3, 1, 1) or (3, H, W). Grey without rng."""

@@ -183,6 +183,7 @@ def _common(views, view, seed: int) -> dict:
         "depth": view.depth[0, 0].numpy().astype(np.float16),
         "ids": view.ids.numpy().astype(np.uint8),
         "labels": views.labels(view).numpy().astype(np.uint8),
+        "things": np.array("\n".join(views.describe(thing) for thing in view.scene.things)),
         "caption": np.array(views.caption(view), dtype="U240"),
         "seed": np.array(seed),
         "camera": np.array([*camera.position, *camera.target, camera.fov]),
@@ -228,7 +229,10 @@ class RenderedSet(torch.utils.data.Dataset):
         return len(self.arrays["seed"])
 
     def __getitem__(self, index: int) -> dict:
-        """One view: image (3, H, W) in [0, 1] (sprites: foreground, alpha), depth (1, H, W), ids, labels, caption."""
+        """One view: image (3, H, W) in [0, 1] (sprites: foreground, alpha), depth (1, H, W), ids, labels, caption.
+
+        ids (H, W) are i + 1 for things[i], a description such as "red striped ball"; 0 for nothing.
+        """
         row = {key: values[index] for key, values in self.arrays.items()}
         out = {"caption": str(row["caption"]), "seed": int(row["seed"]), "camera": row["camera"]}
         for key in ("image", "foreground"):
@@ -239,5 +243,6 @@ class RenderedSet(torch.utils.data.Dataset):
         out["depth"] = torch.from_numpy(row["depth"].astype(np.float32))[None]
         for key in {"ids", "materials"} & set(row):
             out[key] = torch.from_numpy(row[key].astype(np.int64))
+        out["things"] = str(row["things"]).split("\n")
         out["labels"] = torch.from_numpy(row["labels"].astype(np.float32))
         return out

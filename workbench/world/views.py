@@ -1,5 +1,7 @@
 """What is true about a picture in words and numbers: caption, labels, where each pixel is in another view."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -23,8 +25,10 @@ OBJECTS = (
     "sky", "sofa", "star", "stool", "table", "teapot", "tower", "vase", "wall", "window",
 )  # fmt: skip
 """All words things go by."""
+KINDS = ("room", "facade", "sprite")
+"""Kinds of scene."""
 LABELS = (
-    "room", "facade", "sprite", *OBJECTS, *COLOURS, *dict.fromkeys(PATTERN_WORDS.values()), "shiny",
+    *KINDS, *OBJECTS, *COLOURS, *dict.fromkeys(PATTERN_WORDS.values()), "shiny",
 )  # fmt: skip
 """Names of the entries of the label vector: kinds of scene, objects, colours, patterns."""
 SURROUNDINGS = {"wall", "floor", "ceiling", "skirting", "sky", "road", "pavement", "base", "cornice", "house"}
@@ -94,13 +98,18 @@ def plural(word: str) -> str:
 
 def labels(view: View) -> torch.Tensor:
     """The multi-label vector: 1 for each of `LABELS` that some visible thing bears. float32 (len(LABELS),)."""
-    out = torch.zeros(len(LABELS))
-    found = {view.scene.kind}
-    for i in visible_things(view):
-        found |= set(describe(view.scene.things[i]).split())
-    for word in found & set(LABELS):
-        out[LABELS.index(word)] = 1
-    return out
+    return label_vector([view.scene.kind, *(describe(view.scene.things[i]) for i in visible_things(view))])
+
+
+def label_vector(descriptions: Iterable[str]) -> torch.Tensor:
+    """1 for each of `LABELS` among the words of the descriptions: float32 (len(LABELS),).
+
+    Example:
+        >>> label_vector(["room", "red striped ball"]).sum()
+        tensor(4.)
+    """
+    words = {word for description in descriptions for word in description.split()}
+    return torch.tensor([float(label in words) for label in LABELS])
 
 
 def correspondences(a: View, b: View, tolerance: float = 2e-3) -> Correspondences:
