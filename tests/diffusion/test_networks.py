@@ -12,10 +12,19 @@ from workbench.diffusion import models, pipelines
 from workbench.diffusion.classifier import ClassifierTask, Naming, load_classifier, make_classifier
 from workbench.diffusion.denoiser import DenoiserTask, Denoising
 from workbench.diffusion.depth import DepthTask, Estimating, load_depth, make_depth, share_within
+from workbench.diffusion.export import write_model
 from workbench.diffusion.latents import build_cache, read_cache
 from workbench.diffusion.training import Settings, Trainer
 from workbench.diffusion.training_data import TrainingPictures, generator
-from workbench.diffusion.vae import Reconstruction, VaeTask, gradient_difference, opponent_colours, scaling_factor
+from workbench.diffusion.vae import (
+    Reconstruction,
+    VaeTask,
+    freeze_encoder,
+    gradient_difference,
+    load_autoencoder,
+    opponent_colours,
+    scaling_factor,
+)
 from workbench.world.views import LABELS
 
 SETTINGS = Settings(steps=3, batch_size=2, warmup=1, learning_rate=3e-3, log_every=1, validate_every=3)
@@ -54,6 +63,21 @@ def test_vae(pictures, validation, tmp_path):
     assert scaling_factor(again, task.renders) == pytest.approx(
         1 / (latents.std().item() / again.config.scaling_factor), rel=1e-4
     )
+
+
+def test_a_decoder_goes_on_alone_and_the_latents_stay(pictures, validation, tmp_path):
+    vae = models.make_autoencoder(8, (8, 8, 8, 8))
+    vae.register_to_config(scaling_factor=0.7)
+    write_model(tmp_path / "tiny-vae", {"": vae}, title="tiny-vae", about="", trained="", quality={})
+    vae = freeze_encoder(load_autoencoder(tmp_path / "tiny-vae"))
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    task = VaeTask(Reconstruction(vae), pictures, validation, count=2)
+    run(task, tmp_path / "run")
+    task.export(tmp_path / "export", "three updates")
+    again = load_autoencoder(tmp_path / "export")
+    changed = {name.split(".")[0] for name, value in vae.state_dict().items() if not torch.equal(before[name], value)}
+    assert changed == {"decoder", "post_quant_conv"}
+    assert again.config.scaling_factor == 0.7
 
 
 def test_the_discriminator_and_the_autoencoder_learn_apart():

@@ -144,8 +144,9 @@ def _moments(vae: AutoencoderKL, images: torch.Tensor, mask: torch.Tensor | None
 def _plan(vae: AutoencoderKL, source: TrainingPictures, count: int, seed: int, holes: bool) -> dict:
     """What the cache depends on."""
     digest = hashlib.sha256()
-    for value in vae.state_dict().values():
-        digest.update(value.float().cpu().contiguous().numpy().tobytes())
+    for part in (vae.encoder, vae.quant_conv):  # the decoder may go on learning
+        for value in part.state_dict().values():
+            digest.update(value.float().cpu().contiguous().numpy().tobytes())
     sets = [[s.plan["kind"], s.plan["split"], s.plan["first"], len(s)] for s in source.sets]
     told = {"count": count, "seed": seed, "holes": holes, "photo_share": source.photo_share, "style": source.style}
     return {"vae": digest.hexdigest(), "scaling_factor": vae.config.scaling_factor, "sets": sets, **told}

@@ -38,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--adversarial", type=float, default=0.0, help="vae: weight of the patch discriminator (0)")
     parser.add_argument("--kl", type=float, default=1e-4, help="vae: weight of the Kullback-Leibler term (1e-4)")
     parser.add_argument("--classifier", help="vae: folder of the classifier for the perceptual loss (none)")
+    parser.add_argument("--decoder-of", help="vae: go on with the decoder of this model; its latents stay as they are")
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
     parser.add_argument("--base", default=str(MODELS / "tiny-t2i"), help="inpaint: the pipeline to grow from")
     parser.add_argument("--latents", type=int, default=30_000, help="t2i, inpaint: pictures encoded beforehand (30000)")
@@ -99,23 +100,24 @@ def _pictures(options, photos: float = 0.0, kinds=None):
 def _vae(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.classifier import load_classifier
     from workbench.diffusion.models import make_autoencoder
-    from workbench.diffusion.vae import Reconstruction, VaeTask
+    from workbench.diffusion.vae import Reconstruction, VaeTask, freeze_encoder, load_autoencoder
 
     classifier = load_classifier(options.classifier) if options.classifier else None
-    vae = make_autoencoder(options.factor, seed=settings.seed)
+    if options.decoder_of:
+        vae = freeze_encoder(load_autoencoder(options.decoder_of))
+    else:
+        vae = make_autoencoder(options.factor, seed=settings.seed)
     weights = {"kl_weight": options.kl, "adversarial_weight": options.adversarial}
     return VaeTask(Reconstruction(vae, classifier, seed=settings.seed, **weights), *_pictures(options, 0.3))
 
 
 def _t2i(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.denoiser import Denoising
-    from workbench.diffusion.libraries import AutoencoderKL, quiet
     from workbench.diffusion.models import make_denoiser, make_text_encoder
-    from workbench.diffusion.pipelines import find_folder
     from workbench.diffusion.tokenizer import make_tokenizer
+    from workbench.diffusion.vae import load_autoencoder
 
-    with quiet():
-        vae = AutoencoderKL.from_pretrained(find_folder(options.vae), use_safetensors=True)
+    vae = load_autoencoder(options.vae)
     tokenizer = make_tokenizer()
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     unet = make_denoiser(factor, seed=settings.seed)

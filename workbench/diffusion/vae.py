@@ -10,7 +10,7 @@ from torch.func import functional_call
 from workbench import metrics
 from workbench.diffusion import models
 from workbench.diffusion.export import write_model
-from workbench.diffusion.libraries import AutoencoderKL
+from workbench.diffusion.libraries import AutoencoderKL, quiet
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator, held_out_crops
 from workbench.image import from_signed, to_signed
@@ -119,6 +119,25 @@ class Reconstruction(nn.Module):
         return {"fooled": fooled, "told_apart": 0.5 * ((1 - real).relu().mean() + (1 + fake).relu().mean())}
 
 
+def load_autoencoder(source="tiny-vae") -> AutoencoderKL:
+    """The bundled autoencoder, or that of a folder, in evaluation.
+
+    Raises:
+        NotAvailable: its files are missing or damaged; the message names the file.
+    """
+    from workbench.diffusion.pipelines import find_folder
+
+    with quiet():
+        return AutoencoderKL.from_pretrained(find_folder(source), use_safetensors=True).eval()
+
+
+def freeze_encoder(vae: AutoencoderKL) -> AutoencoderKL:
+    """The same model, of which only the decoder learns: what was trained on its latents stays right."""
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    return vae
+
+
 class VaeTask(ModelTask):
     """The autoencoder's training.
 
@@ -174,9 +193,10 @@ class VaeTask(ModelTask):
 
     def export(self, folder, trained):
         """Writes the autoencoder's folder with the scaling factor measured on the training pictures, and the card."""
-        images = torch.stack([self.pictures.draw(generator(0, 1, i))["image"] for i in range(128)])
         vae = self.objective.vae
-        vae.register_to_config(scaling_factor=scaling_factor(vae, images))
+        if vae.encoder.conv_in.weight.requires_grad:  # an encoder that stands still keeps its factor
+            images = torch.stack([self.pictures.draw(generator(0, 1, i))["image"] for i in range(128)])
+            vae.register_to_config(scaling_factor=scaling_factor(vae, images))
         told = {"about": self.about, "trained": trained, "quality": self.validate()}
         return write_model(folder, {"": vae}, title=self.name, **told)
 
