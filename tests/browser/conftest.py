@@ -107,6 +107,20 @@ def _wait_for(jupyter: Jupyter, server: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.fixture(scope="package")
+def lessons(jupyter) -> Path:
+    """A copy of the repository's notebooks that the server can open."""
+    folder = jupyter.root / "notebooks"
+    shutil.copytree(REPOSITORY / "notebooks", folder, ignore=shutil.ignore_patterns("out"))
+    shutil.copytree(REPOSITORY / "data" / "pictures", jupyter.root / "data" / "pictures")
+    return folder
+
+
+def code_cells(path: Path) -> dict[int, str]:
+    """The code cells of a notebook file: place -> source."""
+    return {i: cell.source for i, cell in enumerate(nbformat.read(path, 4).cells) if cell.cell_type == "code"}
+
+
+@pytest.fixture(scope="package")
 def browser():
     """Chromium, as the system has it."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -1,35 +1,19 @@
 """The first notebook as a new user meets it: open it, run it, draw a hole with the mouse, see it filled."""
 
-import shutil
-
-import nbformat
-import pytest
-
-from tests.browser.conftest import REPOSITORY
+from tests.browser.conftest import code_cells
 from tests.browser.editor_page import EditorPage
 
 
-@pytest.fixture
-def start(jupyter, open_notebook):
-    """A copy of the repository's notebooks, with 00_start open."""
-    shutil.copytree(REPOSITORY / "notebooks", jupyter.root / "notebooks", ignore=shutil.ignore_patterns("out"))
-    shutil.copytree(REPOSITORY / "data" / "pictures", jupyter.root / "data" / "pictures")
-    return open_notebook(jupyter.root / "notebooks" / "00_start.ipynb")
-
-
-def code_cells(path) -> list[int]:
-    return [i for i, cell in enumerate(nbformat.read(path, 4).cells) if cell.cell_type == "code"]
-
-
-def test_run_all_then_draw_and_fill_again(start, screenshots):
+def test_run_all_then_draw_and_fill_again(lessons, open_notebook, screenshots):
+    start = open_notebook(lessons / "00_start.ipynb")
     start.page.set_default_timeout(60_000)
     cells = code_cells(start.path)
     for index in cells:
         assert "Traceback" not in start.run(index)
     assert start.page.get_by_role("dialog").count() == 0
-    sources = [cell.source for cell in nbformat.read(start.path, 4).cells]
     draw, show, fill = (
-        next(i for i in cells if words in sources[i]) for words in ("editor.stroke", "mask = editor", "fills = {")
+        next(i for i, source in cells.items() if words in source)
+        for words in ("editor.stroke", "mask = editor", "fills = {")
     )
     start.command("notebook:run-cell", draw)  # brings the cell back into view, with a fresh editor
     editor = EditorPage(start, (427, 640))
