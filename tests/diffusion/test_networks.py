@@ -12,7 +12,7 @@ from workbench.diffusion import models, pipelines
 from workbench.diffusion.classifier import ClassifierTask, Naming, load_classifier, make_classifier
 from workbench.diffusion.denoiser import DenoiserTask, Denoising
 from workbench.diffusion.depth import DepthTask, Estimating, load_depth, make_depth, share_within
-from workbench.diffusion.export import write_model
+from workbench.diffusion.export import how_trained, write_model
 from workbench.diffusion.latents import build_cache, read_cache
 from workbench.diffusion.training import Settings, Trainer
 from workbench.diffusion.training_data import TrainingPictures, generator
@@ -68,12 +68,15 @@ def test_vae(pictures, validation, tmp_path):
 def test_a_decoder_goes_on_alone_and_the_latents_stay(pictures, validation, tmp_path):
     vae = models.make_autoencoder(8, (8, 8, 8, 8))
     vae.register_to_config(scaling_factor=0.7)
-    write_model(tmp_path / "tiny-vae", {"": vae}, title="tiny-vae", about="", trained="", quality={})
+    write_model(tmp_path / "tiny-vae", {"": vae}, title="tiny-vae", about="", trained="long", quality={})
     vae = freeze_encoder(load_autoencoder(tmp_path / "tiny-vae"))
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     task = VaeTask(Reconstruction(vae), pictures, validation, count=2)
     run(task, tmp_path / "run")
+    task.before = how_trained(tmp_path / "tiny-vae") + " Then: "
     task.export(tmp_path / "export", "three updates")
+    assert how_trained(tmp_path / "export") == "long. Then: three updates."
+    assert how_trained(tmp_path) == ""
     again = load_autoencoder(tmp_path / "export")
     changed = {name.split(".")[0] for name, value in vae.state_dict().items() if not torch.equal(before[name], value)}
     assert changed == {"decoder", "post_quant_conv"}

@@ -81,6 +81,13 @@ def finish(folder: Path, title: str, about: str, trained: str, quality: dict) ->
     return folder
 
 
+def how_trained(folder) -> str:
+    """What a model's card tells of its training; empty where it has no card."""
+    card = Path(folder) / "README.md"
+    lines = card.read_text().splitlines() if card.exists() else []
+    return next((line.removeprefix("- Trained: ") for line in lines if line.startswith("- Trained: ")), "")
+
+
 def sha256(file: Path) -> str:
     """The checksum of a file, as 64 hexadecimal digits."""
     with Path(file).open("rb") as opened:

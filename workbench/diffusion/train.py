@@ -99,7 +99,9 @@ def _pictures(options, photos: float = 0.0, kinds=None):
 
 def _vae(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.classifier import load_classifier
+    from workbench.diffusion.export import how_trained
     from workbench.diffusion.models import make_autoencoder
+    from workbench.diffusion.pipelines import find_folder
     from workbench.diffusion.vae import Reconstruction, VaeTask, freeze_encoder, load_autoencoder
 
     classifier = load_classifier(options.classifier) if options.classifier else None
@@ -108,7 +110,10 @@ def _vae(options, settings, run, accelerator) -> ModelTask:
     else:
         vae = make_autoencoder(options.factor, seed=settings.seed)
     weights = {"kl_weight": options.kl, "adversarial_weight": options.adversarial}
-    return VaeTask(Reconstruction(vae, classifier, seed=settings.seed, **weights), *_pictures(options, 0.3))
+    task = VaeTask(Reconstruction(vae, classifier, seed=settings.seed, **weights), *_pictures(options, 0.3))
+    if options.decoder_of:
+        task.before = how_trained(find_folder(options.decoder_of)) + " Then the decoder alone: "
+    return task
 
 
 def _t2i(options, settings, run, accelerator) -> ModelTask:
