@@ -364,6 +364,21 @@ KINDS = {
 }  # fmt: skip
 
 
+NEEDS = {"DPMSolverSDEScheduler": "torchsde"}
+"""Scheduler -> the package it needs beside diffusers."""
+
+NO_GENERATOR = "step() got an unexpected keyword argument 'generator'"
+"""What a scheduler says that draws nothing to a pipeline that hands its generator to every scheduler."""
+REFUSED = {
+    (kind, f"{name}Scheduler"): NO_GENERATOR
+    for kind in ("kandinsky", "kandinsky_inpaint", "ddpm")
+    for name in (
+        "DEISMultistep", "DPMSolverSDE", "HeunDiscrete", "KDPM2Discrete", "LMSDiscrete", "PNDM", "UniPCMultistep",
+    )
+}  # fmt: skip
+"""(pipeline, scheduler) -> what diffusers' own call says to the pair, though it calls the two compatible."""
+
+
 @functools.cache
 def _made(kind: str):
     return KINDS[kind]()

@@ -7,7 +7,7 @@ from tests.stepping import pipelines
 from tests.stepping.pipelines import d
 from tests.stepping.test_state import counted
 from workbench.stepping.denoising import DenoisingRun
-from workbench.stepping.switching import mixed
+from workbench.stepping.engine.switching import mixed
 
 
 def begun(kind="sd_text", scheduler=None, steps=2, **others):

@@ -17,47 +17,13 @@ from diffusers import (
 )
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_inpaint as published
 
-from workbench.diffusion import models
-from workbench.diffusion.denoiser import assemble
-from workbench.diffusion.tokenizer import make_tokenizer
-from workbench.stepping.denoising import DenoisingRun
+from tests.stepping.narrow import MASK, inpainting, run, with_scheduler
 from workbench.stepping.divergence import TERMS, first_divergence
-
-MASK = torch.zeros(1, 1, 32, 48)
-MASK[..., 9:21, 10:30] = 1
-CALL = {"prompt": "a photo of a red ball", "num_inference_steps": 5, "guidance_scale": 3.0, "output_type": "pt",
-        "height": 32, "width": 48, "mask_image": MASK}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pipes():
-    """Inpainting pipelines with 9 and with 4 channels, of a few thousand weights."""
-    tokenizer = make_tokenizer()
-    text = models.make_text_encoder(tokenizer, width=32, layers=1).eval()
-    vae = models.make_autoencoder(4, (8, 8, 16)).eval()
-    vae.register_to_config(scaling_factor=0.2)
-    made = {}
-    for channels in (9, 4):
-        unet = models.make_denoiser(4, channels, widths=(16, 16, 32), text_width=32).eval()
-        made[channels] = assemble(StableDiffusionInpaintPipeline, vae, text, tokenizer, unet)
-        made[channels].set_progress_bar_config(disable=True)
-    return made
 
 
 @pytest.fixture
-def pipe(pipes):
-    return pipes[9]
-
-
-def run(pipe, seed=3, **changes):
-    image = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
-    return DenoisingRun(pipe, seed=seed, **{"image": image, **CALL, **changes})
-
-
-def with_scheduler(pipe, kind, **settings):
-    twin = copy.copy(pipe)
-    vars(twin)["scheduler"] = kind.from_config(pipe.scheduler.config, **settings)
-    return twin
+def pipe():
+    return inpainting(9)
 
 
 def planted(pipe, right: str, wrong: str):
@@ -204,17 +170,18 @@ def test_guidance_applied_twice(pipe):
 # Planted faults: mask and blending
 
 
-def test_mask_polarity(pipes):
-    check_found(run(pipes[9]), run(pipes[9], mask_image=1 - MASK), 1, "input", "mask polarity")
-    check_found(run(pipes[4]), run(pipes[4], mask_image=1 - MASK), 1, "blend", "mask polarity")
+def test_mask_polarity():
+    for channels, term in ((9, "input"), (4, "blend")):
+        pipe = inpainting(channels)
+        check_found(run(pipe), run(pipe, mask_image=1 - MASK), 1, term, "mask polarity")
     right = "(1 - init_mask) * init_latents_proper + init_mask * latents"
-    wrong = planted(pipes[4], right, "init_mask * init_latents_proper + (1 - init_mask) * latents")
-    check_found(run(pipes[4]), run(wrong), 1, "blend", "mask polarity")
+    wrong = planted(pipe, right, "init_mask * init_latents_proper + (1 - init_mask) * latents")
+    check_found(run(pipe), run(wrong), 1, "blend", "mask polarity")
 
 
-def test_no_blending(pipes):
-    right = "latents = (1 - init_mask) * init_latents_proper + init_mask * latents"
-    check_found(run(pipes[4]), run(planted(pipes[4], right, "pass")), 1, "blend", "does not put the known latents back")
+def test_no_blending():
+    pipe, right = inpainting(4), "latents = (1 - init_mask) * init_latents_proper + init_mask * latents"
+    check_found(run(pipe), run(planted(pipe, right, "pass")), 1, "blend", "does not put the known latents back")
 
 
 class ShrunkByAny(StableDiffusionInpaintPipeline):

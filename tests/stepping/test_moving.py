@@ -11,8 +11,16 @@ from tests.stepping import pipelines
 from tests.stepping.pipelines import d
 from tests.stepping.test_state import counted
 from workbench.stepping.denoising import DenoisingRun
-from workbench.stepping.memory import Shelf
-from workbench.stepping.structure import cloned, digest, fitted, mapped, same_bits, skeleton
+from workbench.stepping.engine.memory import Recent, Shelf
+from workbench.stepping.engine.structure import (
+    cloned,
+    digest,
+    fitted,
+    is_pil,
+    mapped,
+    same_bits,
+    skeleton,
+)
 
 
 def made(kind="sd_inpaint4", **others):
@@ -250,12 +258,36 @@ def test_a_shelf_spills_and_shares():
     first.extend([{"x": torch.full((100,), float(k)), "k": k} for k in range(20)])
     assert first.bytes <= 4000
     assert [entry.spilled for entry in first._entries] == [True] * 10 + [False] * 10
+    first._entries[0].spill(first._folder)  # as a branch in another thread may do: nothing more happens
     second = first.first(15)
     second.limit = size
     second.extend([{"x": torch.zeros(100), "k": 99}])
     del second
     gc.collect()
     assert [(record["k"], float(record["x"][0])) for record in first] == [(k, float(k)) for k in range(20)]
+
+
+def test_of_decoded_pictures_the_last_used_are_kept(monkeypatch):
+    monkeypatch.setattr("workbench.stepping.denoising.PICTURES", 3)
+    run = made("sd_text")
+    run.finish()
+    shown = [run.decode(i) for i in range(4)]
+    assert [i for i, _ in run._pictures] == [1, 2, 3]
+    assert run.decode(1) is shown[1]
+    assert torch.equal(run.decode(0), shown[0])  # decoded once more, in the place of the one looked at longest ago
+    assert [i for i, _ in run._pictures] == [3, 1, 0]
+    with counted(run.pipe) as calls:
+        assert run.who_changed((0, 0, 48, 32), above=1.0) is None
+    assert (len(run._pictures), calls) == (3, [])
+
+
+def test_recent_makes_each_value_once_while_it_is_kept():
+    recent, made = Recent(2), []
+    assert [recent.get(key, lambda key=key: made.append(key) or 10 * key) for key in (1, 2, 1, 3, 1, 2)] == [
+        10, 20, 10, 30, 10, 20,
+    ]  # fmt: skip
+    assert made == [1, 2, 3, 2]
+    assert list(recent) == [1, 2]
 
 
 def test_structures():
@@ -272,3 +304,7 @@ def test_structures():
     assert digest(torch.zeros(2, 3)) != digest(torch.zeros(3, 2)) != digest(torch.zeros(3, 2, dtype=torch.bfloat16))
     assert digest([1, [2]]) != digest([1, 2])
     assert digest(Image.new("L", (2, 3))) != digest(Image.new("L", (3, 2)))
+    opened = type("Opened", (Image.Image,), {})  # files that are opened are of subclasses
+    assert is_pil(Image.new("L", (2, 3)))
+    assert is_pil(opened())
+    assert not any(is_pil(other) for other in (torch.ones(1), "L", Image, None))

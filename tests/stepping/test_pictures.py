@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.stepping.narrow import text_to_image
 from workbench import check, image
 from workbench.stepping import pictures
 from workbench.stepping.denoising import DenoisingRun
@@ -17,18 +18,7 @@ SIZE = (32, 48)
 
 @pytest.fixture(scope="module")
 def pipe():
-    from diffusers import StableDiffusionPipeline
-
-    from workbench.diffusion.denoiser import assemble
-    from workbench.diffusion.models import make_autoencoder, make_denoiser, make_text_encoder
-    from workbench.diffusion.tokenizer import make_tokenizer
-
-    tokenizer = make_tokenizer()
-    text_encoder = make_text_encoder(tokenizer, width=32, layers=1).eval()
-    unet = make_denoiser(4, 4, widths=(16, 16, 32), text_width=32).eval()
-    pipe = assemble(StableDiffusionPipeline, make_autoencoder(4, (8, 8, 16)).eval(), text_encoder, tokenizer, unet)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return text_to_image()
 
 
 def made(pipe, steps, **changes):

@@ -8,7 +8,7 @@ from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteSchedul
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.stepping.test_divergence import pipes, run, with_scheduler  # noqa: F401 (a fixture)
+from tests.stepping.narrow import inpainting, run, with_scheduler
 from workbench import check
 from workbench.image import to_pil
 from workbench.stepping.divergence import first_divergence
@@ -16,8 +16,8 @@ from workbench.stepping.recording import load_recording, save_recording
 
 
 @pytest.fixture(params=[DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler])
-def pipe(request, pipes):  # noqa: F811
-    return with_scheduler(pipes[9], request.param)
+def pipe(request):
+    return with_scheduler(inpainting(9), request.param)
 
 
 @pytest.fixture
@@ -40,6 +40,8 @@ def test_it_is_looked_through_without_a_pipeline(pipe, file):
             assert torch.equal(a.noise_pred_text, b.noise_pred_text)
             assert (a.preview - b.preview).abs().max() <= 0.5 / 255 + 1e-6
     assert (recorded.output - live.decode(live.total)).abs().max() <= 0.5 / 255 + 1e-6
+    assert recorded.states is recorded.states
+    assert recorded.decode(2, "denoised") is recorded.decode(2, "denoised")
     assert first_divergence(live, recorded) is None
     assert repr(recorded).startswith("Recording(run.safetensors, StableDiffusionInpaintPipeline, step 5 of 5")
 

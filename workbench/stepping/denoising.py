@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,16 +10,16 @@ import torch
 from tqdm.auto import tqdm
 
 from workbench import check
-from workbench.stepping import calls, switching
-from workbench.stepping.ambient import Ambient
-from workbench.stepping.execution import Execution
+from workbench.stepping.engine import calls, switching
+from workbench.stepping.engine.ambient import Ambient
+from workbench.stepping.engine.execution import Execution
+from workbench.stepping.engine.memory import Recent, Shelf
+from workbench.stepping.engine.moment import Moment, Script
+from workbench.stepping.engine.structure import mapped
 from workbench.stepping.facts import facts
-from workbench.stepping.memory import Shelf
-from workbench.stepping.moment import Moment, Script
-from workbench.stepping.pictures import Pictured
+from workbench.stepping.pictures import PICTURES, Pictured
 from workbench.stepping.state import State, States
-from workbench.stepping.structure import mapped
-from workbench.stepping.timeline import Timeline, Watch
+from workbench.stepping.timeline import Timeline, Watch, one_at_a_time
 from workbench.stepping.watching import WATCHES, changed
 
 
@@ -30,6 +29,7 @@ class DenoisingRun(Pictured, Timeline):
     Untouched it gives, bit for bit, what ``pipe(**arguments, generator=torch.Generator().manual_seed(seed))`` gives.
     The pipeline is not changed and not busy: between two steps nothing runs, and several runs can stand still on one
     pipeline. Going back costs nothing; going on from there follows what is recorded. Another future is a `branch`.
+    Any thread may look at it, and move it: one at a time, and the paused call is made anew in the thread that goes on.
 
     Args:
         pipe: any diffusers pipeline whose call has a denoising loop.
@@ -86,26 +86,29 @@ class DenoisingRun(Pictured, Timeline):
         self._start_generators: list[torch.Tensor] = []
         self._preparations: tuple = ()
         self._output = None
-        self._pictures: dict[tuple[int, str], torch.Tensor] = {}
+        self._pictures = Recent(PICTURES)
         self._total: int | None = None
         self._bar = None
-        self._busy = threading.Lock()
+        self._busy = False
 
     # Looking
 
     @property
+    @one_at_a_time
     def output(self):
         """What the pipeline returned; goes to the end first, if need be, whatever the breakpoints."""
         while not self._finished:
             self._advance()
         return self._output
 
+    @one_at_a_time
     def save(self, file, decoded: bool = True) -> Path:
         """Writes everything recorded into one file, see `recording.save_recording`."""
         from workbench.stepping.recording import save_recording
 
         return save_recording(self, file, decoded)
 
+    @one_at_a_time
     def finish(self):
         """Goes on to the end, or to a breakpoint or watch; returns the pipeline's output, or the state there."""
         self._walk(None, None)
@@ -121,20 +124,16 @@ class DenoisingRun(Pictured, Timeline):
             what: "latents" or "denoised".
 
         Returns:
-            (B, 3, H, W) in [0, 1], on the CPU; kept, as decoding takes longer than moving.
+            (B, 3, H, W) in [0, 1], on the CPU. The last 64 asked for are kept, as decoding takes longer than moving.
         """
         check.choice(what, "what", ("latents", "denoised"))
         check.integer(i, "i", 1 if what == "denoised" else 0, self.recorded)
-        if (i, what) not in self._pictures:
-            latents = getattr(self.states[i], what)
-            if latents is None:
-                raise ValueError(
-                    f"step {i} predicts no clean latents that are known to be such, expected what='latents'."
-                )
-            self._pictures[i, what] = self._decoded(latents)
-        return self._pictures[i, what]
+        return self._pictures.get((i, what), lambda: self._decoded(i, what))
 
-    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+    def _decoded(self, i: int, what: str) -> torch.Tensor:
+        latents = getattr(self.states[i], what)
+        if latents is None:
+            raise ValueError(f"step {i} predicts no clean latents that are known to be such, expected what='latents'.")
         known = calls.accepted(self.pipe)
         wanted = {"output_type": "np", "return_dict": True}  # with "pt" some pipelines give [-1, 1]
         wanted = {name: value for name, value in wanted.items() if name in known}
@@ -192,6 +191,7 @@ class DenoisingRun(Pictured, Timeline):
 
     # Branching
 
+    @one_at_a_time
     def branch(
         self, at: int | None = None, *, scheduler=None, edit: Callable[[torch.Tensor], torch.Tensor] | None = None,
         noise_seed: int | None = None, pipe=None, **changes,
@@ -256,14 +256,9 @@ class DenoisingRun(Pictured, Timeline):
 
     def _take_over(self, parent: "DenoisingRun", at: int) -> Shelf:
         """Moments that this run's scheduler follows to stand where the parent stood; the last is put on the shelf."""
-        begun = parent._executed(Script((), parent._preparations)), self._executed(Script((), parent._preparations))
-        for call in begun:
-            call.resume()
-        before = switching.grid(begun[0])[1]
+        begins, followed = Script((), parent._preparations), parent._next_script(at).moments
         lead = Shelf(self._shelf.limit)
-        lead.extend(switching.handed_over(parent._next_script(at).moments, before, begun[1]))
-        for call in begun:
-            call.close()
+        lead.extend(switching.handed_over(followed, parent._executed(begins), self._executed(begins)))
         last = len(lead) - 1
         self._lead = lead.first(last), at - 1
         self._shelf.extend(parent._shelf.first(at - 1))
@@ -292,6 +287,7 @@ class DenoisingRun(Pictured, Timeline):
             self._advance()
         return States(self, self._shelf, self._start)
 
+    @one_at_a_time
     def _compute(self) -> None:
         _ = self._states()
         before = len(self._shelf)
@@ -308,12 +304,14 @@ class DenoisingRun(Pictured, Timeline):
         if self._bar is not None:
             self._bar.update(len(self._shelf) - before)
 
+    @one_at_a_time
     def _advance(self) -> None:
         """Brings a call to where the recorded steps end, and on to its next pause."""
         if self._finished:
             raise StopIteration
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError("the run is computing a step already, in another thread or in a function it was given.")
+        if self._busy:
+            raise RuntimeError("the run is computing a step already: a function it was given asks for one more.")
+        self._busy = True
         try:
             if self._execution is None or not self._execution.alive:
                 self._drop()
@@ -325,7 +323,7 @@ class DenoisingRun(Pictured, Timeline):
             self._drop()
             raise
         finally:
-            self._busy.release()
+            self._busy = False
 
     def _next_script(self, n: int | None = None) -> Script:
         """How a new call comes to where the recorded steps end, or to step n."""

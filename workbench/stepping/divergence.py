@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import torch
 
 from workbench import check
-from workbench.stepping.causes import CAUSES, aligned_parts
-from workbench.stepping.execution import Moment
-from workbench.stepping.state import denoiser_answers, raw_outputs
-from workbench.stepping.structure import digest
+from workbench.stepping.causes import CAUSES, explain
+from workbench.stepping.causes.pair import Pair
+from workbench.stepping.engine.guidance import aligned_parts, raw_outputs
+from workbench.stepping.engine.moment import Moment, denoiser_answers
+from workbench.stepping.engine.structure import digest
 
-TERMS = ("settings", "start", "timestep", "input", "unconditional", "text", "prediction", "guidance", "history", "draw",
-         "solver", "blend", "picture")  # fmt: skip
+TERMS = tuple(CAUSES)
 """Parts of a step in the order they are computed; "start" are the latents before step 1, "picture" what is decoded."""
 
 
@@ -42,20 +42,6 @@ class Divergence:
         return f"The runs part in step {self.step}, {self.term}{size}: {self.cause}{inside}"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two runs at the step in question: what the causes are found from."""
-
-    a: object
-    b: object
-    step: int
-    term: str
-    before_a: Moment | None
-    before_b: Moment | None
-    moment_a: Moment | None
-    moment_b: Moment | None
-
-
 def first_divergence(a, b, *, modules: bool = False, tolerance: float = 0.0) -> Divergence | None:
     """Finds where two runs part.
 
@@ -81,9 +67,7 @@ def first_divergence(a, b, *, modules: bool = False, tolerance: float = 0.0) -> 
     if found is None:
         return None
     step, term, difference = found
-    moments = [_moment(run, k) for k in (step - 1, step) for run in (a, b)]
-    pair = Pair(a, b, step, term, *moments)
-    cause, evidence = explain(pair)
+    cause, evidence = explain(Pair(a, b, step, term, _moment(a, step), _moment(b, step)))
     module = first_module(a, b, step) if modules and term in ("unconditional", "text", "prediction") else None
     return Divergence(step, term, cause, difference, module, evidence)
 
@@ -189,15 +173,6 @@ def _reaches(run, k: int) -> bool:
 
 def _over(run) -> bool:
     return run.total is not None and run.recorded >= run.total
-
-
-def explain(pair: Pair) -> tuple[str, dict]:
-    """The first of `CAUSES` that holds, as a sentence with its evidence."""
-    for cause in CAUSES[pair.term]:
-        told = cause(pair)
-        if told is not None:
-            return told
-    return f"the {pair.term} differs, and nothing recorded about the two runs says why.", {}
 
 
 def first_module(a, b, step: int) -> str | None:

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from workbench.stepping.structure import digest
+from workbench.stepping.engine.structure import digest
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 SAMPLED = 4096

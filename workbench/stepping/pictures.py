@@ -28,6 +28,8 @@ SERIES = {
 }
 """What can be plotted over the steps, and what the axis says."""
 
+PICTURES = 64
+"""Decoded pictures that a run keeps, those asked for last; of 512 x 512 pixels each takes 3 MiB."""
 FALSE_COLOURS = " (false colours)"
 SMALLEST = 128
 """Films and strips of latents are enlarged, each number a square, until a side has at least so many pixels."""

@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from workbench import check
 from workbench import image as pictures
 from workbench.stepping.denoising import DenoisingRun
+from workbench.stepping.engine.memory import Recent
+from workbench.stepping.engine.moment import Answer, Moment, Script, denoiser_answers
+from workbench.stepping.engine.structure import cloned, digest, is_pil
 from workbench.stepping.facts import facts
-from workbench.stepping.moment import Answer, Moment, Script
-from workbench.stepping.pictures import Pictured
-from workbench.stepping.state import State, denoiser_answers
-from workbench.stepping.structure import cloned, digest
-from workbench.stepping.timeline import Timeline
+from workbench.stepping.pictures import PICTURES, Pictured
+from workbench.stepping.state import States
+from workbench.stepping.timeline import Timeline, one_at_a_time
 
 FORMAT, VERSION = "workbench-recording", 1
 _TENSORS = ("sample", "noise_pred", "solved", "latents", "denoised", "conditioning")
@@ -34,6 +35,7 @@ def save_recording(run: DenoisingRun, file, decoded: bool = True) -> Path:
         run: any DenoisingRun, over or not.
         file: where to; the ending .safetensors is usual.
         decoded: also decodes the predicted picture of every step, so that it can be looked through without a model.
+            False writes the pictures that are decoded already, see `DenoisingRun.decode`.
 
     Returns:
         The path. Arguments that cannot be written as numbers, text or pictures are named in the manifest as left out.
@@ -122,8 +124,10 @@ class Recording(Pictured, Timeline):
         self.start_draws = [tensors[key] for key in manifest["start_draws"]]
         self.decoded_from = None if manifest["decoded_from"] is None else tensors[manifest["decoded_from"]]
         self._moments = [_moment(frame, tensors) for frame in manifest["moments"]]
+        self._steps = States(self, self._moments, self._start)
         self._total = manifest["total"]
-        self._kept_pictures = {(int(i), what): tensors[key].float() / 255 for i, what, key in manifest["pictures"]}
+        self._kept_pictures = {(int(i), what): tensors[key] for i, what, key in manifest["pictures"]}  # 8 bit
+        self._pictures = Recent(PICTURES)
         for state, written in zip(self.states, manifest["digests"], strict=True):
             if state.digest != written:
                 raise ValueError(f"{file} was altered: the latents after step {state.i} do not have their digest.")
@@ -136,15 +140,15 @@ class Recording(Pictured, Timeline):
     @property
     def output(self) -> torch.Tensor | None:
         """The last picture, if the run was over."""
-        return self._kept_pictures.get((self._total, "latents"))
+        return self.decode(self._total) if (self._total, "latents") in self._kept_pictures else None
 
-    def _states(self) -> list[State]:
-        later = [State(self, k, moment, moment.latents) for k, moment in enumerate(self._moments, 1)]
-        return [State(self, 0, None, self._start), *later]
+    def _states(self) -> States:
+        return self._steps
 
     def _compute(self) -> None:
         raise StopIteration
 
+    @one_at_a_time
     def finish(self) -> torch.Tensor | None:
         """Goes to the last recorded step, or to a breakpoint or watch before it; returns the last picture, if any."""
         self._walk(None, None)
@@ -162,7 +166,7 @@ class Recording(Pictured, Timeline):
                 f"{self.file.name} holds no picture of the {what} after step {i}, and no model to decode them with. "
                 f"Give it its pipeline: recording.with_pipe(pipe)."
             )
-        return self._kept_pictures[i, what]
+        return self._pictures.get((i, what), lambda: self._kept_pictures[i, what].float() / 255)
 
     def with_pipe(self, pipe, at: int | None = None) -> DenoisingRun:
         """The run again, live: stands after step ``at`` (None: after the last recorded) and goes on from there.
@@ -214,7 +218,7 @@ class _Kept:
         """A structure as JSON; what cannot be written is left out."""
         if isinstance(value, torch.Tensor):
             return {"tensor": self.put(value)}
-        if getattr(value, "mode", None) in ("L", "RGB") and hasattr(value, "getbands"):  # a PIL image
+        if is_pil(value) and value.mode in ("L", "RGB"):
             return {"picture": self.put(torch.from_numpy(np.array(value)))}
         if isinstance(value, np.ndarray):
             return {"array": self.put(torch.from_numpy(value))}

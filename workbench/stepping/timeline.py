@@ -4,12 +4,18 @@ A run is computed forwards only, one step after the other, and every step leaves
 moving a cursor over these states; only a move past the last one computes anything.
 """
 
+import functools
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from workbench import check
+
+PATIENCE = 10.0
+"""Seconds that a thread waits for another one's move to end: JupyterLab's buttons act in another thread than cells."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,33 @@ class Watch:
     finds: Callable[[Any, Any], str | None]
 
 
+def one_at_a_time(verb: Callable) -> Callable:
+    """A verb of a run; while it is at work, other threads' verbs wait, see `Timeline._moving`."""
+
+    @functools.wraps(verb)
+    def alone(self, *args, **kwargs):
+        with self._moving():
+            return verb(self, *args, **kwargs)
+
+    return alone
+
+
+@contextmanager
+def patiently(lock, who: str) -> Iterator[None]:
+    """Inside, this thread has the lock; RuntimeError where it does not get it in `PATIENCE` seconds."""
+    if not lock.acquire(timeout=PATIENCE):
+        raise RuntimeError(f"{who} is moving in another thread. Wait for it, or pause it.")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Timeline(ABC):
     """A run that can be stepped, rewound, stopped and branched.
 
     State k is what there is after k steps; state 0 is what there is before the first. ``i`` is where the run stands.
+    Any thread may move it, one at a time: others wait, and give up with a RuntimeError after `PATIENCE` seconds.
 
     Attributes:
         breakpoints, watches: what stops it; lists, to be edited freely.
@@ -59,6 +88,7 @@ class Timeline(ABC):
         self.changes: dict[str, Any] = {}
         self.name = "run"
         self._cursor = 0
+        self._lock = threading.RLock()
         if parent is not None:
             parent.branches.append(self)
             self.name = f"{parent.name}.{len(parent.branches)}"
@@ -110,6 +140,11 @@ class Timeline(ABC):
 
     # Moving
 
+    def _moving(self) -> AbstractContextManager[None]:
+        """Inside, this thread alone moves the run."""
+        return patiently(self._lock, self.name)
+
+    @one_at_a_time
     def step(self, n: int = 1):
         """Goes n steps forward, or as far as the run or a breakpoint or watch lets it; returns the state there.
 
@@ -122,6 +157,7 @@ class Timeline(ABC):
         self._walk(self._cursor + n, None)
         return self.state
 
+    @one_at_a_time
     def back(self, n: int = 1):
         """Goes n steps back; returns the state there. Nothing is computed, nothing is forgotten.
 
@@ -133,6 +169,7 @@ class Timeline(ABC):
             raise ValueError(f"n is {n}, expected at most {self._cursor}: the steps done so far.")
         return self.goto(self._cursor - n)
 
+    @one_at_a_time
     def goto(self, i: int):
         """Goes to the state after i steps, computing what is missing; no breakpoint stops it. Returns the state.
 
@@ -150,6 +187,7 @@ class Timeline(ABC):
         self._cursor = i
         return self.state
 
+    @one_at_a_time
     def run_until(self, predicate: Callable[[Any], bool]):
         """Goes on until ``predicate(state)`` holds after a step, or the run ends; returns the state there."""
         self._walk(None, Breakpoint("run_until", predicate))

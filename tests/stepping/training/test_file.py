@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.stepping.training.toy import Toy
+from tests.stepping.training.toy import Toy, same
 from workbench.stepping.training import TrainingRun
 
 
@@ -34,14 +34,8 @@ def test_resumed_it_goes_on_to_the_bit(run, file):
     assert resumed.settings == run.settings
     assert resumed.notes == []
     for a, b in zip(resumed.states, run.states, strict=True):
-        assert (a.i, a.loss, a.losses, a.digest, a.fault, a.numbers) == (
-            b.i,
-            b.loss,
-            b.losses,
-            b.digest,
-            b.fault,
-            b.numbers,
-        )
+        for name in ("i", "loss", "losses", "digest", "fault", "numbers"):
+            assert getattr(a, name) == getattr(b, name)
         for name in ("gradient_norms", "weight_norms", "update_norms"):
             assert dict(getattr(a, name)) == dict(getattr(b, name))
         for name in ("loss_per_sample", "loss_per_cell", "t"):
@@ -50,10 +44,9 @@ def test_resumed_it_goes_on_to_the_bit(run, file):
     resumed.step(4)
     run.step(4)
     assert [s.digest for s in resumed.states] == [s.digest for s in run.states]
-    for name, value in run.weights().items():
-        assert torch.equal(value, resumed.weights()[name])
+    assert same(resumed.weights(), run.weights())
     resumed.goto(3)  # computed again from the first snapshot
-    assert all(torch.equal(value, resumed.weights()[name]) for name, value in run.weights(3).items())
+    assert same(resumed.weights(), run.weights(3))
 
 
 def test_saved_from_the_past_it_keeps_everything(run, tmp_path):

@@ -16,14 +16,6 @@ from workbench.stepping.training import TrainingRun
 SIZE = (64, 96)  # (H, W)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def pipe():
     tokenizer = make_tokenizer()

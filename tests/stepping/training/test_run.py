@@ -6,19 +6,11 @@ import threading
 import pytest
 import torch
 
-from tests.stepping.training.toy import SHAPE, Net, Toy
+from tests.stepping.training.toy import SHAPE, Net, Toy, same
+from workbench.stepping import timeline
 from workbench.stepping.training import TrainingRun
-from workbench.stepping.training import run as training_module
 from workbench.stepping.training.memory import Snapshot, Snapshots
 from workbench.stepping.training.state import TrainingSettings
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -35,10 +27,6 @@ def weights(task) -> dict[str, torch.Tensor]:
     """What the model holds, as whoever samples from it would find it."""
     found = dict(task.objective.named_parameters()) | dict(task.objective.named_buffers())
     return {name: value.detach().clone() for name, value in found.items()}
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # Stepping
@@ -370,7 +358,7 @@ def test_a_predicate_that_fails(run):
 
 
 def test_two_threads_do_not_move_at_once(run, monkeypatch):
-    monkeypatch.setattr(training_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(timeline, "PATIENCE", 0.05)
     errors = []
 
     def other():

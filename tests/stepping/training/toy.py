@@ -77,6 +77,11 @@ class Plain(Toy):
         self.objective.again = None
 
 
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of tensors are equal to the bit, name by name."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     run = TrainingRun(Plain(), batch_size=4, learning_rate=1e-2, steps=8, memory=0)

@@ -1,7 +1,7 @@
 """The debugger for training: `TrainingRun` and what it keeps.
 
-run: moving about. update: one step of the optimiser. state: what is to see. memory: snapshots. norms: sizes of layers
-and updates. views: series and curves. file: a run on disk.
+run: moving about. branching: another future. update: one step of the optimiser. state: what is to see. memory:
+snapshots. norms: sizes of layers and updates. views: series and curves. file: a run on disk.
 """
 
 from workbench.stepping.training.run import TrainingRun

@@ -7,29 +7,26 @@ bit, because nothing in a run is random but what [seed, step, item] says.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
-from workbench import check, plot
+from workbench import check
 from workbench.diffusion.training import Task
-from workbench.stepping.timeline import Timeline, Watch
-from workbench.stepping.training import views
+from workbench.stepping.timeline import Timeline, Watch, patiently
+from workbench.stepping.training.branching import branch_off
 from workbench.stepping.training.memory import Snapshot, Snapshots
 from workbench.stepping.training.state import ByLayer, TrainingSettings, TrainingState
 from workbench.stepping.training.update import Learner, Measured
+from workbench.stepping.training.views import Viewed, make_watch
 
 MEBIBYTE = 2**20
 _ONE_AT_A_TIME = threading.RLock()
-"""Held by the run that moves: the model is shared, and JupyterLab's buttons act in another thread than its cells."""
-PATIENCE = 10.0
-"""Seconds that a run waits for another thread's to finish its move."""
-_SETTINGS = tuple(f.name for f in fields(TrainingSettings))
+"""Held by the run that moves: several share a model."""
 
 
-class TrainingRun(Timeline):
+class TrainingRun(Viewed, Timeline):
     """The training of a `Task`, one update at a time, both ways.
 
     **The model.** All runs of a task compute in one shared model, each with weights of its own. After every move of a
@@ -84,7 +81,7 @@ class TrainingRun(Timeline):
         **changes,
     ):
         super().__init__()
-        self._set_up(task, _settings(settings or TrainingSettings(), changes), None, accelerator)
+        self._set_up(task, (settings or TrainingSettings()).changed(**changes), None, accelerator)
         self._remember(memory, snapshot_every, exact)
         snapshot = self._learner.capture(0)
         self._begin(snapshot, [self._beginning(snapshot)])
@@ -210,15 +207,11 @@ class TrainingRun(Timeline):
     @contextmanager
     def _moving(self) -> Iterator[None]:
         """Inside, this run alone moves; afterwards, come what may, the model has the weights at its cursor."""
-        if not _ONE_AT_A_TIME.acquire(timeout=PATIENCE):
-            raise RuntimeError("a training run is moving in another thread. Wait for it, or pause it.")
-        try:
+        with patiently(_ONE_AT_A_TIME, "a training run"):
             try:
                 yield
             finally:
                 self._settle()
-        finally:
-            _ONE_AT_A_TIME.release()
 
     def _settle(self) -> None:
         """The model gets the weights at the cursor; where that fails the cursor goes to the weights that there are."""
@@ -295,12 +288,7 @@ class TrainingRun(Timeline):
                 f"i is {i}, expected at least {self._first}: {self.name} begins there. What was before is "
                 f"{'its parent, run.parent.goto(' + str(i) + ')' if self.parent is not None else 'not in its file'}."
             )
-        with self._moving():
-            return super().goto(i)
-
-    def _walk(self, end, also) -> None:
-        with self._moving():
-            super()._walk(end, also)
+        return super().goto(i)
 
     # Stopping
 
@@ -328,7 +316,7 @@ class TrainingRun(Timeline):
         Raises:
             ValueError: no limit is given, or there is no such name.
         """
-        watch = views.make_watch(what, ratio, above, window, lambda: self._records)
+        watch = make_watch(what, ratio, above, window, lambda: self._records)
         self.watches.append(watch)
         return watch
 
@@ -351,53 +339,9 @@ class TrainingRun(Timeline):
         Raises:
             ValueError: no such step or setting.
         """
-        at = self._cursor if at is None else check.integer(at, "at", self._first, self.recorded)
-        told = dict(changes)
-        kept = {n: changes.pop(n, getattr(self, n)) for n in ("memory", "snapshot_every", "exact")}
-        mine = {n: changes.pop(n) for n in list(changes) if n in _SETTINGS or n == "lr"}
-        settings = _settings(self.settings, mine)
-        if settings.steps is not None and settings.steps < at:
-            raise ValueError(f"steps is {settings.steps} for a branch at step {at}, expected at least as many.")
-        task = self._varied(changes)
-        if at in self._snapshots and self._learner.accelerator.num_processes == 1:
-            start = self._snapshots[at]
-        else:
-            with self.applied(at):
-                start = self._learner.capture(at)
-        note = None
-        if task is not self.task and hasattr(task, "carry_over"):
-            weights, moments, note = task.carry_over(start.weights, start.moments, self.task)
-            start = Snapshot(at, weights, moments, start.buffers)
-        run = object.__new__(TrainingRun)
-        Timeline.__init__(run, self, at)
-        try:
-            run._set_up(task, settings, start, self._learner.accelerator)
-            run._remember(**kept)
-        except BaseException:
-            self.branches.remove(run)
-            self._learner.put_in()
-            raise
-        run.changes = told
-        run.notes += [note] if note else []
-        run._begin(start, list(self._records[: at + 1]))
-        if note:
-            norms = run._learner.layers.weight_norms(start.weights, run._learner.layers.scales())
-            run._records[at] = _with(run._records[at], weight_norms=norms, digest=start.digest())
-        self._learner.put_in()
-        return run
+        return branch_off(self, at, changes)
 
-    def _varied(self, changes: dict) -> Task:
-        """The task with these changes."""
-        if not changes:
-            return self.task
-        offered = getattr(self.task, "variants", ()) if hasattr(self.task, "variant") else ()
-        unknown = [name for name in changes if name not in offered]
-        if unknown:
-            names = (*_SETTINGS, "memory", "snapshot_every", "exact", *offered)
-            raise ValueError(f"{', '.join(unknown)} cannot be changed, expected one of: {', '.join(names)}.")
-        return self.task.variant(**changes)
-
-    # Looking at it
+    # Keeping it
 
     @property
     def nbytes(self) -> int:
@@ -409,44 +353,8 @@ class TrainingRun(Timeline):
         """After which updates there is a snapshot of the weights."""
         return self._snapshots.steps
 
-    def history(self, name: str = "loss") -> list:
-        """One number of every recorded step, from the first: a name in `TrainingState`, or one of the losses.
-
-        Raises:
-            ValueError: no such name.
-        """
-        return views.history(self._records, name)
-
-    def loss_by_t(self, bins: int = 10, last: int | None = None) -> dict[str, list]:
-        """How the loss depends on the noise level.
-
-        Args:
-            bins: equal ranges of t, from 0 to the highest level seen.
-            last: of so many steps only; None: of all.
-
-        Returns:
-            {"t": middles of the ranges, "loss": mean of the samples in each, "count": how many}; empty ones left out.
-
-        Raises:
-            ValueError: the objective gives no loss per sample, or the batch no t.
-        """
-        return views.loss_by_t(self._records, bins, last)
-
-    def plot(self, what: str = "loss") -> plot.Picture:
-        """A curve over the steps of one number of the states (loss, gradient_norm, update_norm ...), or "loss_by_t".
-
-        Raises:
-            ValueError: no such name, or no step done yet.
-        """
-        if what == "loss_by_t":
-            found = self.loss_by_t()
-            curve, title, label = (found["t"], found["loss"]), "loss against noise level", "t"
-        else:
-            curve, title, label = views.points(self._records, what), what, "step"
-        return plot.show_curves({title: curve}, title, x_label=label)
-
     def save(self, file) -> Path:
-        """Writes the run into one safetensors file; see `training_file`. Returns its path."""
+        """Writes the run into one safetensors file; see `training.file`. Returns its path."""
         from workbench.stepping.training.file import save_run
 
         return save_run(self, file)
@@ -476,20 +384,3 @@ class TrainingRun(Timeline):
         told.append(f"{len(self._snapshots)} snapshots {held:.1f} of {self.memory:g} MiB, states {states:.1f} MiB")
         told += [f"stopped: {self.stopped}"] * bool(self.stopped) + self.notes
         return f"TrainingRun({'; '.join(told)})"
-
-
-def _settings(settings: TrainingSettings, changes: dict) -> TrainingSettings:
-    """Settings with changes, which may use the short name lr."""
-    if "lr" in changes:
-        if "learning_rate" in changes:
-            raise ValueError("lr and learning_rate are both given, expected one: lr is short for it.")
-        changes = {**changes, "learning_rate": changes["lr"]}
-        del changes["lr"]
-    unknown = [name for name in changes if name not in _SETTINGS]
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)} is no setting, expected one of: {', '.join(_SETTINGS)}.")
-    return settings.changed(**changes)
-
-
-def _with(state: TrainingState, **changes) -> TrainingState:
-    return TrainingState(**{f.name: changes.get(f.name, getattr(state, f.name)) for f in fields(TrainingState)})

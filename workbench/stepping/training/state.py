@@ -1,7 +1,7 @@
 """What is told of each step of a training run, and how a run trains."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -68,12 +68,26 @@ class TrainingSettings:
         return learning_rate(self, step, step / self.steps)
 
     def changed(self, **changes) -> "TrainingSettings":
-        """The same with some changed; the new values are checked."""
+        """The same with some changed, which are checked; ``lr`` is short for learning_rate.
+
+        Raises:
+            ValueError: no such setting, or one out of range.
+        """
+        if "lr" in changes and "learning_rate" in changes:
+            raise ValueError("lr and learning_rate are both given, expected one: lr is short for it.")
+        changes = {"learning_rate" if name == "lr" else name: value for name, value in changes.items()}
+        unknown = [name for name in changes if name not in SETTINGS]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} is no setting, expected one of: {', '.join(SETTINGS)}.")
         return replace(self, **changes)
 
     def to_json(self) -> dict:
         """Plain numbers and words."""
         return {**asdict(self), "betas": list(self.betas)}
+
+
+SETTINGS = tuple(f.name for f in fields(TrainingSettings))
+"""Names of the settings."""
 
 
 class ByLayer(Mapping):

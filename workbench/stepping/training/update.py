@@ -16,6 +16,7 @@ from torch import nn
 
 from workbench.diffusion.training import Task
 from workbench.diffusion.training_data import generator
+from workbench.stepping.engine.ambient import DEFAULT_GENERATORS
 from workbench.stepping.training.memory import Snapshot
 from workbench.stepping.training.norms import Layers
 from workbench.stepping.training.state import ByLayer, TrainingSettings
@@ -247,7 +248,7 @@ class Learner:
         """Training mode, randomness that depends on the step only, exact kernels; all as before afterwards."""
         modes = [(module, module.training) for module in self._modules]
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), _exact_kernels(self.device):
+        with DEFAULT_GENERATORS, torch.random.fork_rng(devices), _exact_kernels(self.device):
             drawn = generator(self.settings.seed, step, self.accelerator.process_index, 8).integers(2**62)
             torch.random.default_generator.manual_seed(int(drawn))  # torch.manual_seed would touch every GPU
             if devices:

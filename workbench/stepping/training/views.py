@@ -1,4 +1,4 @@
-"""What the states of a training run tell when they are read in a row: numbers, limits on them, tables. No figures."""
+"""What the states of a training run tell when they are read in a row: numbers, limits on them, tables and curves."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import torch
 
-from workbench import check
+from workbench import check, plot
 from workbench.stepping.timeline import Watch
 from workbench.stepping.training.state import TrainingState
 
@@ -20,14 +20,49 @@ def read(state: TrainingState, name: str):
     return getattr(state, name) if hasattr(state, name) else state.losses.get(name)
 
 
-def history(records: Sequence[TrainingState], name: str) -> list:
-    """``name`` of every step, see `TrainingRun.history`."""
-    known = [f.name for f in fields(TrainingState) if f.name not in ("numbers", "recall")]
-    check.choice(name, "name", dict.fromkeys([*SCALARS, *known, *records[-1].losses]))
-    return [read(state, name) for state in records[1:]]
+class Viewed:
+    """What a training run shows of its steps."""
+
+    def history(self, name: str = "loss") -> list:
+        """One number of every recorded step, from the first: a name in `TrainingState`, or one of the losses.
+
+        Raises:
+            ValueError: no such name.
+        """
+        known = [f.name for f in fields(TrainingState) if f.name not in ("numbers", "recall")]
+        check.choice(name, "name", dict.fromkeys([*SCALARS, *known, *self.states[-1].losses]))
+        return [read(state, name) for state in self.states[1:]]
+
+    def loss_by_t(self, bins: int = 10, last: int | None = None) -> dict[str, list]:
+        """How the loss depends on the noise level.
+
+        Args:
+            bins: equal ranges of t, from 0 to the highest level seen.
+            last: of so many steps only; None: of all.
+
+        Returns:
+            {"t": middles of the ranges, "loss": mean of the samples in each, "count": how many}; empty ones left out.
+
+        Raises:
+            ValueError: the objective gives no loss per sample, or the batch no t.
+        """
+        return _loss_by_t(self.states, bins, last)
+
+    def plot(self, what: str = "loss") -> plot.Picture:
+        """A curve over the steps of one number of the states (loss, gradient_norm, update_norm ...), or "loss_by_t".
+
+        Raises:
+            ValueError: no such name, or no step done yet.
+        """
+        if what == "loss_by_t":
+            found = self.loss_by_t()
+            curve, title, label = (found["t"], found["loss"]), "loss against noise level", "t"
+        else:
+            curve, title, label = _points(self.states, what), what, "step"
+        return plot.show_curves({title: curve}, title, x_label=label)
 
 
-def points(records: Sequence[TrainingState], name: str) -> tuple[list[int], list[float]]:
+def _points(records: Sequence[TrainingState], name: str) -> tuple[list[int], list[float]]:
     """(steps, numbers) where there are any, for a curve.
 
     Raises:
@@ -41,8 +76,7 @@ def points(records: Sequence[TrainingState], name: str) -> tuple[list[int], list
     return [i for i, _ in found], [value for _, value in found]
 
 
-def loss_by_t(records: Sequence[TrainingState], bins: int, last: int | None) -> dict[str, list]:
-    """The mean loss in ranges of the noise level, see `TrainingRun.loss_by_t`."""
+def _loss_by_t(records: Sequence[TrainingState], bins: int, last: int | None) -> dict[str, list]:
     check.integer(bins, "bins", 1)
     if last is not None:
         records = records[-check.integer(last, "last", 1) :]

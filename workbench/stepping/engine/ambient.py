@@ -1,11 +1,15 @@
 """What PyTorch keeps for a thread and a computation depends on: swapped, so that two can take turns in one thread."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+DEFAULT_GENERATORS = threading.RLock()
+"""Held by whoever sets PyTorch's default generators for a while: all threads of a process share them."""
 
 
 @dataclass
@@ -43,23 +47,24 @@ class Ambient:
     @contextmanager
     def on(self) -> Iterator[None]:
         """Inside, all this holds. At the end what it has become is noted for the next time, and all is as before."""
-        outside, depth = Ambient.now(), torch._C._len_torch_function_stack()
-        try:
-            with torch.inference_mode(self.inference):  # its end brings back the grad mode too
-                self._set()
-                torch.set_grad_enabled(self.grad)
-                for mode in self.modes:
-                    torch._C._push_on_torch_function_stack(mode)
-                try:
-                    yield
-                finally:
-                    now = Ambient.now()
-                    self.inference, self.grad, self.autocast = now.inference, now.grad, now.autocast
-                    self.nesting, self.random = now.nesting, now.random
-                    above = torch._C._len_torch_function_stack() - depth
-                    self.modes = [torch._C._pop_torch_function_stack() for _ in range(above)][::-1]
-        finally:
-            outside._set()
+        with DEFAULT_GENERATORS:
+            outside, depth = Ambient.now(), torch._C._len_torch_function_stack()
+            try:
+                with torch.inference_mode(self.inference):  # its end brings back the grad mode too
+                    self._set()
+                    torch.set_grad_enabled(self.grad)
+                    for mode in self.modes:
+                        torch._C._push_on_torch_function_stack(mode)
+                    try:
+                        yield
+                    finally:
+                        now = Ambient.now()
+                        self.inference, self.grad, self.autocast = now.inference, now.grad, now.autocast
+                        self.nesting, self.random = now.nesting, now.random
+                        above = torch._C._len_torch_function_stack() - depth
+                        self.modes = [torch._C._pop_torch_function_stack() for _ in range(above)][::-1]
+            finally:
+                outside._set()
 
     def _set(self) -> None:
         for kind, (on, dtype) in self.autocast.items():

@@ -87,6 +87,11 @@ def digest(*values) -> str:
     return found.hexdigest()
 
 
+def is_pil(value) -> bool:
+    """Whether something is a PIL image; told by its class's name, as only `workbench.image` knows PIL."""
+    return any((kind.__module__, kind.__name__) == ("PIL.Image", "Image") for kind in type(value).__mro__)
+
+
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from workbench.stepping.structure import digest
+from workbench.stepping.engine.structure import digest
 
 UNKNOWN = (math.nan, math.nan)
 

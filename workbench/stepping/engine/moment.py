@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from workbench.stepping.structure import digest, fitted, skeleton, tensors
+from workbench.stepping.engine.structure import digest, fitted, skeleton, tensors
 
 
 @dataclass(frozen=True)

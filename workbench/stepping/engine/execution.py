@@ -20,9 +20,9 @@ from types import SimpleNamespace
 import greenlet
 import torch
 
-from workbench.stepping.ambient import Ambient
-from workbench.stepping.draws import Draws
-from workbench.stepping.moment import (
+from workbench.stepping.engine.ambient import Ambient
+from workbench.stepping.engine.draws import Draws
+from workbench.stepping.engine.moment import (
     Answer,
     Moment,
     Script,
@@ -32,12 +32,10 @@ from workbench.stepping.moment import (
     key_of,
     trimmed,
 )
-from workbench.stepping.prediction import denoised, first_number, history_digest, noise_levels
-from workbench.stepping.solving import bound_step, sample_of, step_names, with_sample
-from workbench.stepping.structure import cloned, digest, mapped, same_bits, tensors
-from workbench.stepping.twins import loop_frame, twin_pipeline
-
-__all__ = ["Answer", "Execution", "Moment", "Script"]
+from workbench.stepping.engine.prediction import denoised, first_number, history_digest, noise_levels
+from workbench.stepping.engine.solving import bound_step, sample_of, step_names, with_sample
+from workbench.stepping.engine.structure import cloned, digest, mapped, same_bits, tensors
+from workbench.stepping.engine.twins import loop_frame, twin_pipeline
 
 
 class Execution:

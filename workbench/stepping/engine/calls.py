@@ -7,12 +7,12 @@ import textwrap
 
 import numpy as np
 import torch
-from PIL import Image
 
 from workbench import image
-from workbench.stepping.draws import Draws
-from workbench.stepping.structure import mapped
-from workbench.stepping.twins import is_pipeline, is_scheduler
+from workbench.stepping.engine.ambient import DEFAULT_GENERATORS
+from workbench.stepping.engine.draws import Draws
+from workbench.stepping.engine.structure import is_pil, mapped
+from workbench.stepping.engine.twins import is_pipeline, is_scheduler
 
 GRID = ("num_inference_steps", "timesteps", "sigmas", "strength", "height", "width", "num_images_per_prompt")
 """Arguments that steps in common do not survive: another grid of timesteps, other latents altogether."""
@@ -75,7 +75,7 @@ def kept_arguments(arguments: dict) -> dict:
     """A copy that later changes of pictures, arrays and tensors in place do not reach."""
 
     def keep(value):
-        if isinstance(value, (np.ndarray, Image.Image)):
+        if isinstance(value, np.ndarray) or is_pil(value):
             return value.copy()
         if type(value) in (list, tuple):
             return type(value)(keep(v) for v in value)
@@ -108,7 +108,7 @@ def _draws_unseeded(scheduler) -> bool:
     """Whether a scheduler draws from the global generator when it is given none; tried on a copy."""
     twin, draws = copy.deepcopy(scheduler), Draws()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), draws:
+        with DEFAULT_GENERATORS, torch.random.fork_rng(devices=[]), torch.no_grad(), draws:
             twin.set_timesteps(3)
             sample = torch.zeros(1, 4, 2, 2)
             for t in twin.timesteps:
@@ -153,7 +153,7 @@ def picture_of(output) -> torch.Tensor:
     first = output[0]
     if isinstance(first, torch.Tensor):
         return first.detach().float().cpu().clamp(0, 1)
-    if isinstance(first, list) and first and all(isinstance(p, Image.Image) for p in first):
+    if isinstance(first, list) and first and all(is_pil(p) for p in first):
         return torch.cat([image.load_image(p) for p in first])
     if isinstance(first, list) and first and all(isinstance(p, torch.Tensor) for p in first):
         return torch.stack(first).detach().float().cpu().clamp(0, 1)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import torch
 
-from workbench.stepping.execution import Execution
-from workbench.stepping.moment import Moment
-from workbench.stepping.prediction import first_number, noise_levels
+from workbench.stepping.engine.execution import Execution
+from workbench.stepping.engine.moment import Moment
+from workbench.stepping.engine.prediction import first_number, noise_levels
 
 Levels = tuple[float, float]
 
@@ -40,21 +40,34 @@ def grid(execution: Execution) -> tuple[list[float], list[Levels]]:
     return [first_number(t) for t in timesteps], [*levels, (1.0, 0.0)]
 
 
-def handed_over(moments: Sequence[Moment], before: list[Levels], call: Execution) -> list[Moment]:
+def handed_over(moments: Sequence[Moment], old: Execution, new: Execution) -> list[Moment]:
     """The moments that a call with another scheduler has to follow to stand where a run stands.
 
     Args:
         moments: of the run so far, at least one.
-        before: levels of the run's own grid, see `grid`.
-        call: the other scheduler's call, at its beginning.
+        old, new: calls with the run's own scheduler and with the other, not begun yet; used up.
 
     Returns:
         One moment for each of the other scheduler's steps up to there.
+
+    Raises:
+        ValueError: the pipeline does not show its timesteps.
     """
-    timesteps, after = grid(call)
+    try:
+        old.resume()
+        new.resume()
+        return _followed(moments, grid(old)[1], *grid(new), getattr(new.pipe.scheduler, "order", 1))
+    finally:
+        old.close()
+        new.close()
+
+
+def _followed(
+    moments: Sequence[Moment], before: list[Levels], timesteps: list[float], after: list[Levels], order: int
+) -> list[Moment]:
+    """`handed_over` from one grid to another, on which every step takes ``order`` calls of the network."""
     if before == after:
         return list(moments)
-    order = getattr(call.pipe.scheduler, "order", 1)
     reached = before[len(moments)]
     n = min(range(order, len(after), order), key=lambda k: _apart(after[k], reached), default=len(after) - 1)
     if len(moments) == len(before) - 1:

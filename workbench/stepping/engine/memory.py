@@ -1,13 +1,15 @@
-"""Where recorded steps are kept: in memory up to a limit, beyond it in a temporary folder."""
+"""Where things are kept: steps in memory up to a limit, beyond it in a temporary folder; of pictures the last used."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench.stepping.structure import mapped, tensors
+from workbench.stepping.engine.structure import mapped, tensors
 
 
 class Entry:
@@ -18,27 +20,31 @@ class Entry:
     """
 
     def __init__(self, record):
-        self._record, self._file = record, None
-        self._folder: tempfile.TemporaryDirectory | None = None
+        # set in one go: runs in other threads may share the entry
+        self._kept: tuple[object, Path | None, tempfile.TemporaryDirectory | None] = record, None, None
         self.bytes = sum({t.data_ptr(): t.nbytes for t in tensors(record) if not t.is_meta}.values())
 
     @property
     def spilled(self) -> bool:
         """Whether the record is in a file."""
-        return self._file is not None
+        return self._kept[1] is not None
 
     def get(self):
         """The record; read back if it was put away."""
-        if self._file is None:
-            return self._record
-        kept = load_file(self._file)
-        return mapped(self._record, lambda stub: stub if stub.is_meta else kept[str(int(stub))].to(stub.device))
+        record, file, _ = self._kept
+        if file is None:
+            return record
+        kept = load_file(file)
+        return mapped(record, lambda stub: stub if stub.is_meta else kept[str(int(stub))].to(stub.device))
 
     def spill(self, folder: tempfile.TemporaryDirectory) -> None:
         """Puts the tensors into a file and keeps the record's frame, a number in the place of each tensor.
 
         The entry holds on to the folder: it stays as long as any entry has a file in it.
         """
+        record, file, _ = self._kept
+        if file is not None:
+            return
         kept: dict[str, torch.Tensor] = {}
         numbers: dict[tuple, int] = {}
 
@@ -51,11 +57,10 @@ class Entry:
                 kept[str(len(kept))] = tensor.detach().cpu().contiguous().clone()
             return torch.tensor(numbers[place], device=tensor.device)
 
-        frame = mapped(self._record, put)
+        frame = mapped(record, put)
         file = Path(folder.name) / f"{id(self):x}.safetensors"
         save_file(kept, file)
-        self._folder = folder
-        self._record, self._file = frame, file
+        self._kept = frame, file, folder
 
 
 class Shelf(Sequence):
@@ -112,3 +117,34 @@ class Shelf(Sequence):
                 entry.spill(self._folder)
             self._next += 1
             self._held -= entry.bytes
+
+
+class Recent:
+    """Values that take time to make; the ``limit`` that were asked for last are kept.
+
+    Iterating gives the keys of those that are.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._kept: OrderedDict[Hashable, object] = OrderedDict()  # the one asked for last is at the end
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator:
+        return iter(list(self._kept))
+
+    def get(self, key: Hashable, make: Callable[[], object]):
+        """The value of a key; ``make()`` where it is not kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        value = make()  # outside of the lock: it may take long, or ask for others
+        with self._lock:
+            self._kept[key] = value
+            while len(self._kept) > self.limit:
+                self._kept.popitem(last=False)
+        return value
