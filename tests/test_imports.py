@@ -24,6 +24,7 @@ ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 WIDGETS_MAY = {"check", "image", "raster", "mask", "plot", "widgets"}
+PICTURE_FILES = {"PIL", "imageio"}
 FRONT_END = {"ipywidgets", "ipycanvas", "IPython", "traitlets"}
 
 
@@ -50,6 +51,8 @@ def breaches(path: Path):
         parts = module.split(".")
         if parts[0] in FRONT_END and here != "widgets":
             yield f"{path.name}:{line} imports {module}: only widgets may"
+        if parts[0] in PICTURE_FILES and here != "image":
+            yield f"{path.name}:{line} imports {module}: only image knows files of pictures"
         if parts[0] != "workbench" or here == "__init__":
             continue
         there = parts[1] if len(parts) > 1 else "__init__"

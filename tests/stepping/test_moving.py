@@ -65,6 +65,7 @@ def test_two_loops_are_one_run():
 def test_breakpoints(where):
     run = made(num_inference_steps=6)
     point = run.break_at(**where)
+    assert "step" not in where or run.break_at(**where) is point  # once is enough
     state = run.finish()
     assert run.stopped.startswith("breakpoint")
     assert 0 < state.i < 6
@@ -145,6 +146,10 @@ def test_who_changed():
     last = max(i for i, change in enumerate(changes, 1) if change > above)
     assert branch.who_changed((12, 10, 20, 14), above=above, what="latents") == last == 2
     assert branch.who_changed((12, 10, 20, 14), above=1.0) is None
+    branch.goto(0)
+    with pytest.raises(RuntimeError, match="stands at its start"):
+        branch.who_changed((12, 10, 20, 14))
+    branch.finish()
     region = torch.zeros(1, 1, 32, 48)
     region[..., 10:14, 12:20] = 1
     assert branch.who_changed(region, above=above, what="latents") == 2

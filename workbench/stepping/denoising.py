@@ -158,9 +158,14 @@ class DenoisingRun(Pictured, Timeline):
         Returns:
             i of that step, or None if none did. Of the predicted picture the first is that of step 1, so that steps 2
             to ``i`` are looked at; each is decoded once.
+
+        Raises:
+            RuntimeError: the run stands at its start, where nothing has been changed yet.
         """
         check.choice(what, "what", ("latents", "denoised"))
         check.number(above, "above", 0, 1)
+        if self.i == 0:
+            raise RuntimeError("the run stands at its start, expected some steps. Step or go to where you look.")
         for i in range(self.i, 1 if what == "denoised" else 0, -1):
             if changed(self.decode(i - 1, what), self.decode(i, what), region) > above:
                 return i

@@ -230,7 +230,7 @@ class Timeline(ABC):
             when: where ``when(state)`` holds.
 
         Returns:
-            The breakpoint, to be taken out of ``breakpoints`` again.
+            The breakpoint, to be taken out of ``breakpoints`` again; for a step that has one, that one.
 
         Raises:
             ValueError: none or several are given.
@@ -241,7 +241,11 @@ class Timeline(ABC):
             raise ValueError(f"{', '.join(given) or 'nothing'} is given, expected exactly one of step, t, sigma, when.")
         if step is not None:
             check.integer(step, "step", 1, self.total)
-            point = Breakpoint(f"step {step}", lambda state: state.i == step)
+            name = f"step {step}"
+            for there in self.breakpoints:
+                if there.name == name:
+                    return there
+            point = Breakpoint(name, lambda state: state.i == step)
         elif t is not None:
             point = Breakpoint(f"t <= {t:g}", self._falls("t", t))
         elif sigma is not None:

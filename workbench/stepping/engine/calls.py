@@ -3,6 +3,7 @@
 import ast
 import copy
 import inspect
+import os
 import textwrap
 
 import numpy as np
@@ -139,8 +140,10 @@ def _drops(module: torch.nn.Module) -> bool:
 
 
 def is_quiet(pipe) -> bool:
-    """Whether a pipeline, or one inside it, was told to show no progress bar."""
+    """Whether a pipeline, or one inside it, was told to show no progress bar; or everything, by TQDM_DISABLE=1."""
     parts = [pipe, *(part for part in vars(pipe).values() if is_pipeline(part))]
+    if os.environ.get("TQDM_DISABLE") == "1":  # tqdm's notebook bar does not read it
+        return True
     return any(getattr(part, "_progress_bar_config", {}).get("disable", False) for part in parts)
 
 
