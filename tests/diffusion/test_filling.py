@@ -40,6 +40,16 @@ def test_any_size_will_do(pipe, size):
     assert torch.equal(image, before)
 
 
+@pytest.mark.parametrize("size", [(40, 61), (96, 150), (300, 210)])
+def test_what_lies_in_the_hole_does_not_leak_at_any_size(pipe, size):
+    image, mask = torch.rand(1, 3, *size), masks.irregular(size, 0.3, seed=2)
+    fills = []
+    for colour in (0.0, 1.0):
+        *_, last = sample_hole(pipe, torch.where(mask > 0.5, colour, image), mask, num_inference_steps=1)
+        fills.append(last.image)
+    assert torch.equal(*fills)
+
+
 def test_crop_is_round_the_hole_and_never_smaller_than_the_model():
     mask = masks.box((400, 600), (300, 200, 320, 230))
     assert crop_box(mask, 128) == (246, 151, 374, 279)  # 128 x 128, centred on the hole

@@ -119,8 +119,8 @@ def sample_hole(
     box = crop_box(mask, side, context)
     x0, y0, x1, y1 = box
     size = work_size(y1 - y0, x1 - x0, side, factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
-    crop = resize(image[..., y0:y1, x0:x1], size).to(device, dtype)  # (1, 3, h, w)
-    hole = _resized_hole(mask[..., y0:y1, x0:x1], size).to(device, dtype)  # (1, 1, h, w)
+    crop, hole = _resized(image[..., y0:y1, x0:x1], mask[..., y0:y1, x0:x1], size)  # (1, 3, h, w), (1, 1, h, w)
+    crop, hole = crop.to(device, dtype), hole.to(device, dtype)
 
     generator = torch.Generator().manual_seed(check.seed(seed))
     states = _text_states(pipe, prompt, guidance_scale)  # (1 or 2, L, C)
@@ -161,13 +161,18 @@ def _span(low: int, high: int, wanted: int, limit: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _resized_hole(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The hole at another size: every cell that any hole pixel touches, so that nothing of it shows as known."""
+def _resized(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Picture and hole at another size, (1, 3, *size) and (1, 1, *size); nothing of the hole shows as known.
+
+    A known pixel becomes the weighted mean of known pixels only, and every cell that a hole pixel touches is hole.
+    """
     if mask.shape[-2:] == size:
-        return mask
+        return image, mask
+    keep = 1 - mask
+    known = resize(image * keep, size) / resize(keep, size).clamp(min=1e-3)  # (1, 3, *size)
     fewer = [min(a, b) for a, b in zip(mask.shape[-2:], size, strict=True)]
     smaller = torch.nn.functional.adaptive_max_pool2d(mask, fewer)  # (1, 1, *fewer)
-    return torch.nn.functional.interpolate(smaller, size, mode="nearest")  # (1, 1, *size)
+    return known.clamp(0, 1), torch.nn.functional.interpolate(smaller, size, mode="nearest")
 
 
 def _text_states(pipe, prompt: str, guidance_scale: float) -> torch.Tensor:
