@@ -133,3 +133,16 @@ def test_a_contact_sheet(photo, hole):
     large = plot.contact_sheet("", [("", [("", torch.full((1, 3, 900, 700), 0.25))], 1)], width=200)
     assert large.shape[2] < 400
     assert float(large[0, :, -40, 60].mean()) == pytest.approx(0.25, abs=0.01)
+
+
+def test_heat_dims_the_photograph_where_it_is_cold(photo):
+    heat = torch.zeros(20, 28)
+    heat[3, 4] = 1
+    laid = plot.overlay_heat(photo, heat, 0.5)
+    assert laid.shape == photo.shape
+    torch.testing.assert_close(laid[0, :, 10, 10], 0.5 * photo[0, :, 10, 10], atol=0.01, rtol=0)  # magma begins black
+    torch.testing.assert_close(
+        laid[0, :, 3, 4], 0.5 * photo[0, :, 3, 4] + 0.5 * plot.heat_map(heat[None, None])[0, :, 3, 4]
+    )
+    with pytest.raises(ValueError, match="heat"):
+        plot.overlay_heat(photo, heat * 2)

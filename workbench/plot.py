@@ -211,6 +211,26 @@ def heat_map(values: torch.Tensor, high: float | None = None, colours: str = "ma
     return torch.where(sound, rgb, torch.ones(()))[None]
 
 
+def overlay_heat(image: torch.Tensor, heat: torch.Tensor, strength: float = 0.7, colours: str = "magma"):
+    """A photograph under a heat map: where the map is 0 the photograph is dimmed, not hidden.
+
+    out = (1 - strength) image + strength colour(heat)
+
+    Args:
+        image: (1, 3, H, W).
+        heat: (H, W) or (1, 1, H, W), in [0, 1].
+        strength: 0 (the photograph) to 1 (the map).
+        colours: a matplotlib colour map.
+
+    Returns:
+        (1, 3, H, W) in [0, 1], on the CPU.
+    """
+    check.image(image)
+    heat = check.mask(heat.detach().reshape(1, 1, *heat.shape[-2:]), image, "heat", soft=True)
+    weight = check.number(strength, "strength", 0, 1)
+    return (1 - weight) * image[:1].float().cpu() + weight * heat_map(heat, 1.0, colours)
+
+
 def outline_hole(image: torch.Tensor, mask: torch.Tensor, width: int = 1) -> torch.Tensor:
     """The photograph with a line round its hole, drawn on the kept side: (B, 3, H, W) in [0, 1].
 
