@@ -146,3 +146,42 @@ def test_heat_dims_the_photograph_where_it_is_cold(photo):
     )
     with pytest.raises(ValueError, match="heat"):
         plot.overlay_heat(photo, heat * 2)
+
+
+def test_matches_are_drawn_where_they_are(photo):
+    small = photo[..., :12, :20]
+    points_a, points_b = torch.tensor([[0.5, 0.5], [20.5, 10.5]]), torch.tensor([[3.5, 2.5], [19.5, 11.5]])
+    ax = Figure().subplots()
+    assert plot.show_matches(photo, small, points_a, points_b, torch.tensor([0.2, torch.nan]), ax=ax) is ax
+    page, lines = ax.images[0].get_array(), ax.collections[0].get_segments()
+    assert page.shape == (20, 28 + 4 + 20, 3)
+    assert lines[0].tolist() == [[0, 0], [3 + 32, 2]]  # imshow counts from the middle of the first pixel
+    assert (page[2, 3 + 32] == page[2, 35]).all()
+    assert (page[2, 35] == plot.to_uint8(small)[2, 3]).all()
+    assert (page[15, 40] == 255).all()
+    assert ax.get_title() == "2 matches"
+    figure = plot.show_matches(photo, photo, np.random.rand(30, 2) * 20, np.random.rand(30, 2) * 20, most=10)
+    assert repr(figure) == "Picture(30 matches, 10 drawn)"
+    assert len(figure.axes[0].collections[0].get_segments()) == 10
+    pixels(figure)
+    pixels(plot.show_matches(photo, photo, np.zeros((0, 2)), np.zeros((0, 2)), []))
+    with pytest.raises(ValueError, match="2 points of a, 1 of b and 5 values"):
+        plot.show_matches(photo, photo, points_a, points_b[:1], [1] * 5)
+
+
+def test_clusters_and_offsets_as_pictures():
+    shown = plot.cluster_colours(torch.tensor([[0, 1, 0], [7, -1, 20]]))
+    assert shown.shape == (1, 3, 2, 3)
+    assert torch.equal(shown[..., 0, 0], shown[..., 0, 2])
+    assert torch.equal(shown[..., 0, 0], shown[..., 1, 2])
+    assert not torch.equal(shown[..., 0, 0], shown[..., 0, 1])
+    assert shown[0, :, 1, 1].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="expected whole numbers"):
+        plot.cluster_colours(torch.zeros(2, 3))
+    offsets = torch.zeros(1, 2, 1, 3)
+    offsets[0, 0, 0, 0], offsets[0, 0, 0, 2] = 4.0, torch.nan
+    wheel = plot.offset_colours(offsets)
+    assert wheel[0, :, 0, 0].tolist() == pytest.approx([0.95, 0, 0])
+    assert wheel[0, :, 0, 1].tolist() == pytest.approx([0.95] * 3)
+    assert wheel[0, :, 0, 2].tolist() == [1, 1, 1]
+    assert plot.offset_colours(offsets, 8.0)[0, 1, 0, 0] == pytest.approx(0.475)

@@ -21,6 +21,7 @@ _NAMES = {
     "list_methods": "methods",
     "load_pipeline": "diffusion",
     "record_attention": "lenses",
+    "match": "lenses",
     "DenoisingRun": "stepping",
     "TrainingRun": "stepping",
     "first_divergence": "stepping",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
@@ -136,6 +137,89 @@ def show_offsets(offsets: torch.Tensor, title: str = "", ax=None, *, longest: fl
     wheel.imshow(_wheel_colours(x, y, 1.0))
     wheel.set_axis_off()
     return _finish(figure, ax, title or f"full colour = {longest:.0f} px")
+
+
+def show_matches(
+    image_a: torch.Tensor, image_b: torch.Tensor, points_a, points_b, values=None, title: str = "", ax=None, *,
+    label: str = "confidence", colours: str = "viridis", limits=None, most: int | None = 100,
+):  # fmt: skip
+    """Two pictures side by side with a line for each match, coloured by a number.
+
+    Args:
+        image_a, image_b: (1, 3, H, W); sizes may differ, and are shown in proportion.
+        points_a, points_b: (N, 2) as (x, y) in pixels of each; (0.5, 0.5) is the middle of the top left pixel.
+        values: (N,) such as the confidence, or the error in pixels; None draws all alike. NaN is drawn in grey.
+        title: above the pictures; "" tells how many matches are drawn.
+        ax: where to draw; None makes a new figure.
+        label: of the colour bar.
+        colours: a matplotlib colour map; "RdYlGn_r" suits errors.
+        limits: (low, high) of the colours; None takes those of the values.
+        most: so many are drawn, evenly strewn over the list; None draws all.
+    """
+    page, shift = _side_by_side(check.image(image_a, "image_a"), check.image(image_b, "image_b"))
+    points = [p.detach().cpu() if isinstance(p, torch.Tensor) else p for p in (points_a, points_b)]
+    a, b = (check.points(p, name, 0) for p, name in zip(points, ("points_a", "points_b"), strict=True))
+    if len(a) != len(b) or (values is not None and len(values) != len(a)):
+        told = f"{len(a)} points of a, {len(b)} of b" + ("" if values is None else f" and {len(values)} values")
+        raise ValueError(f"{told}, expected as many of each.")
+    figure, ax = _axes(ax, page.shape[-2:])
+    ax.imshow(to_uint8(page))
+    count = len(a) if most is None else min(most, len(a))
+    chosen = np.linspace(0, len(a) - 1, count).round().astype(int) if count else np.zeros(0, int)
+    lines = np.stack([a[chosen], b[chosen] + (shift, 0)], 1) - 0.5  # (n, 2, 2); matplotlib counts from pixel middles
+    drawn = LineCollection(lines, linewidths=1.0, alpha=0.85, color=TINT if values is None else None)
+    if values is not None:
+        shown = torch.as_tensor(values).detach().float().cpu().numpy()[chosen]
+        drawn.set(array=np.ma.masked_invalid(shown), cmap=colormaps[colours].with_extremes(bad="0.6"))
+        if limits is not None:
+            drawn.set_clim(*limits)
+        ax.figure.colorbar(drawn, ax=ax, fraction=0.025, pad=0.01, label=label)
+    ax.add_collection(drawn, autolim=False)
+    ax.plot(*lines.reshape(-1, 2).T, ".", markersize=2.5, color="white", markeredgecolor="0.2", markeredgewidth=0.3)
+    return _finish(figure, ax, title or (f"{len(a)} matches" + (f", {count} drawn" if count < len(a) else "")))
+
+
+def _side_by_side(image_a: torch.Tensor, image_b: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Both pictures on one white page (1, 3, h, w), and how far right the second one begins."""
+    shift = image_a.shape[-1] + max(4, image_a.shape[-1] // 40)
+    page = torch.ones(1, 3, max(image_a.shape[-2], image_b.shape[-2]), shift + image_b.shape[-1])
+    page[..., : image_a.shape[-2], : image_a.shape[-1]] = image_a[:1].detach()
+    page[..., : image_b.shape[-2], shift:] = image_b[:1].detach()
+    return page, shift
+
+
+def cluster_colours(labels: torch.Tensor) -> torch.Tensor:
+    """A map of cluster numbers as a coloured picture; the same number has the same colour in every picture.
+
+    Args:
+        labels: (h, w) whole numbers from 0 on; from 20 on colours repeat. Below 0 (no cluster) is white.
+
+    Returns:
+        (1, 3, h, w) in [0, 1].
+    """
+    if labels.ndim != 2 or labels.is_floating_point():
+        raise ValueError(f"labels has shape {tuple(labels.shape)} and {labels.dtype}, expected whole numbers (h, w).")
+    strong, pale = colormaps["tab20"].colors[::2], colormaps["tab20"].colors[1::2]
+    palette = torch.tensor([*strong, *pale, (1.0, 1.0, 1.0)])  # (21, 3)
+    labels = labels.cpu().long()
+    return palette[torch.where(labels < 0, 20, labels % 20)].permute(2, 0, 1)[None]
+
+
+def offset_colours(offsets: torch.Tensor, longest: float | None = None) -> torch.Tensor:
+    """A field of offsets as a coloured picture: a tensor where `show_offsets` makes a figure.
+
+    Args:
+        offsets: (1, 2, H, W): x, y in pixels; NaN becomes white.
+        longest: the length in pixels that gets full colour; None takes the longest.
+
+    Returns:
+        (1, 3, H, W) in [0, 1]: hue = direction, red to the right; strength = length.
+    """
+    dx, dy = offsets.detach().float()[0].cpu()  # (H, W) each
+    if longest is None:
+        longest = max(float(torch.hypot(dx, dy).nan_to_num(0).max()), 1e-6)
+    rgb = _wheel_colours(dx.numpy(), dy.numpy(), longest)
+    return torch.from_numpy(rgb).float().permute(2, 0, 1)[None]
 
 
 def show_curves(curves: dict, title: str = "", ax=None, *, x_label: str = "", y_label: str = "", log: bool = False):
