@@ -1,0 +1,150 @@
+"""What recording attention costs, against the plain call and, where it is here, the package attention-map-diffusers.
+
+    python tests/benchmarks/bench_attention.py [--size 256] [--steps 6] [--turns 5]
+
+A text-to-image pipeline with random weights, the bundled size. Times are the processor's, the least of several turns,
+as other programs disturb; memory is what a process of its own peaks at above the plain call's peak. Of the other
+package (not a dependency: ``pip install --no-deps --target DIR attention-map-diffusers``, then PYTHONPATH=DIR) both
+modes are taken, with every step and the mean over heads kept: the maps that ours keeps with ``keep="tokens"``.
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from workbench.diffusion import models
+from workbench.diffusion.denoiser import assemble
+from workbench.diffusion.libraries import StableDiffusionPipeline, quiet
+from workbench.diffusion.tokenizer import make_tokenizer
+from workbench.lenses import record_attention
+
+ROOT = Path(__file__).parents[2]
+PROMPT = "a photo of a red ball"
+
+
+def made(size: int, steps: int):
+    """A pipeline and the arguments of its call, which decodes nothing."""
+    tokenizer = make_tokenizer()
+    parts = models.make_autoencoder(4), models.make_text_encoder(tokenizer), tokenizer, models.make_denoiser(4, 4)
+    pipe = assemble(StableDiffusionPipeline, *(p.eval() if isinstance(p, torch.nn.Module) else p for p in parts))
+    pipe.set_progress_bar_config(disable=True)
+    arguments = {"prompt": PROMPT, "guidance_scale": 3.0, "num_inference_steps": steps, "height": size, "width": size}
+    return pipe, arguments | {"output_type": "latent"}
+
+
+def three(pipe) -> list[str]:
+    """Cross-attention of one layer on the way down, in the middle and up."""
+    names = record_attention(pipe, "attn2").layers
+    return [next(name for name in names if block in name) for block in ("down", "mid", "up")]
+
+
+def theirs(mode: str):
+    """The other package's context for a pipeline, or None."""
+    try:
+        from attention_map_diffusers import AttentionCapture
+    except ImportError:
+        return None
+    return lambda pipe: AttentionCapture(pipe, relations="image->text", timesteps="all", heads="mean", mode=mode)
+
+
+def ways(pipe) -> dict:
+    """Name -> a context and what makes the maps of every step and layer once the call is over."""
+
+    def maps(attention):
+        return [entry.text(0) for entry in attention._tape.entries.values() if "text" in entry.layout.keys]
+
+    few = three(pipe)
+    found = {
+        "plain": (nullcontext, None),
+        "3 layers": (lambda: record_attention(pipe, few, kinds="cross"), maps),
+        "all cross": (lambda: record_attention(pipe, "attn2", kinds="cross"), maps),
+        "all cross, keep=tokens": (lambda: record_attention(pipe, "attn2", kinds="cross", keep="tokens"), maps),
+        "cross and self": (lambda: record_attention(pipe), maps),
+    }
+    for mode in ("fast", "exact"):
+        if theirs(mode) is not None:
+            found[f"theirs, {mode}"] = (lambda mode=mode: theirs(mode)(pipe), lambda capture: capture.compute())
+    return found
+
+
+def tensors() -> int:
+    """Bytes of all tensors there are."""
+    gc.collect()
+    kept = {}
+    for thing in gc.get_objects():
+        if type(thing) is torch.Tensor and not thing.is_meta:
+            kept[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+    return sum(kept.values())
+
+
+def timed(pipe, arguments: dict, way) -> tuple[float, float, int]:
+    """Seconds of the call, seconds of making the maps afterwards, bytes kept when the call is over."""
+    context, maps = way
+    before = tensors()
+    start = time.process_time()
+    with context() as recorded:
+        pipe(**arguments, generator=torch.Generator().manual_seed(0))
+    called = time.process_time() - start
+    kept = tensors() - before
+    start = time.process_time()
+    if maps is not None:
+        with torch.no_grad():
+            maps(recorded)
+    return called, time.process_time() - start, kept
+
+
+def peak(name: str, size: int, steps: int) -> float:
+    """MiB that a process peaks at, which makes the call, and the maps, in one way."""
+    command = [sys.executable, __file__, "--size", str(size), "--steps", str(steps), "--peak", name]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--no-peaks", action="store_true", help="start no processes of their own")
+    parser.add_argument("--peak", help="for those processes")
+    given = parser.parse_args()
+    with quiet():
+        pipe, arguments = made(given.size, given.steps)
+        if given.peak:
+            timed(pipe, arguments, ways(pipe)[given.peak])
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            return
+        pipe(**arguments)  # warm
+        found = {name: [] for name in ways(pipe)}
+        for _ in range(given.turns):
+            for name, way in ways(pipe).items():
+                found[name].append(timed(pipe, arguments, way))
+    plain = min(called for called, _, _ in found["plain"])
+    base = 0 if given.no_peaks else peak("plain", given.size, given.steps)
+    print(f"plain: {plain:.2f} s, {given.steps} steps of {given.size} px, peak {base:.0f} MiB")
+    for name, turns in found.items():
+        if name == "plain":
+            continue
+        called, maps = min(turn[0] for turn in turns), min(turn[1] for turn in turns)
+        above = "" if given.no_peaks else f", peak {peak(name, given.size, given.steps) - base:+.0f} MiB"
+        print(
+            f"{name}: {100 * (called / plain - 1):+.1f} % of the call, with all maps made "
+            f"{100 * ((called + maps) / plain - 1):+.1f} %; keeps {turns[-1][2] / 2**20:.1f} MiB{above}"
+        )
+    if theirs("fast") is None:
+        print("attention-map-diffusers is not installed: nothing to compare with")
+
+
+if __name__ == "__main__":
+    main()
