@@ -16,7 +16,6 @@ from workbench.diffusion.models import seeded
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, generator
 from workbench.image import resize
-from workbench.world.views import KINDS, VISIBLE, label_vector
 
 NAME = "tiny-classifier"
 CELL = 8
@@ -209,6 +208,8 @@ class Naming(nn.Module):
 
 def enlarged_part(view: dict, rng: np.random.Generator) -> dict:
     """A square of a view, at least half its side, at the view's size, with the labels of what is seen in it."""
+    from workbench.world.views import KINDS  # naming needs no world, only learning does
+
     size = view["image"].shape[-1]
     side = size if rng.random() < WHOLE else int(rng.integers(size // 2, size + 1))
     y, x = rng.integers(size - side + 1, size=2)
@@ -227,6 +228,8 @@ def labels_of(ids: torch.Tensor, things: list[str], kind: str) -> dict[str, torc
         things: their descriptions, "red striped ball".
         kind: of scene; a label of every cell.
     """
+    from workbench.world.views import VISIBLE, label_vector
+
     height, width = (n // CELL for n in ids.shape)
     table = torch.stack([label_vector([]), *(label_vector([thing]) for thing in things)])  # (T + 1, L)
     by_cell = ids.view(height, CELL, width, CELL).transpose(1, 2).reshape(height * width, CELL * CELL)
