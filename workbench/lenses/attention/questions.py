@@ -1,5 +1,6 @@
 """The questions that recorded attention answers: maps of words, rows of places, masses."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +15,7 @@ from workbench.lenses.attention.tokens import KINDS, Tokens
 HOW = ("mean", "sum", "normalised")
 
 
-class Questions(Listening):
+class Questions(Listening, ABC):
     """What can be asked. What the methods share:
 
     - ``step``: one or several, from 1, as the run counts them; None takes all that are recorded.
@@ -27,17 +28,17 @@ class Questions(Listening):
 
     size: tuple[int, int]
 
+    @abstractmethod
     def _texts(self, step, layer, head, picture: int, part: str) -> Iterator[tuple[Entry, torch.Tensor, int]]:
         """Entries with their text (n, columns), added over so many steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _kept(self, step, layer, head, part: str, keys: str | None) -> list[Entry]:
         """Entries with queries and keys, of layers that have such keys."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _tokens_of(self, entry: Entry, picture: int) -> Tokens:
         """Names of an entry's text axis."""
-        raise NotImplementedError
 
     def token_map(
         self, word: str | int, step=None, layer=None, head: int | None = None, *, how: str = "mean",
