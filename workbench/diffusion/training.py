@@ -77,7 +77,7 @@ class Settings:
 
     def fixed(self) -> dict:
         """What must stay as it was when a run is resumed; lengths and intervals may change."""
-        free = ("steps", "minutes", "checkpoint_seconds", "workers")
+        free = ("steps", "minutes", "log_every", "validate_every", "checkpoint_seconds", "workers")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
