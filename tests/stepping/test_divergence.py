@@ -246,6 +246,18 @@ def test_weights_lora_and_the_first_module(pipe):
     assert not any(m._forward_hooks for m in wrong.unet.modules())
 
 
+def test_a_lora_of_another_strength_is_the_first_module_and_not_what_follows_it(pipe):
+    from peft import LoraConfig
+
+    loaded = copy.deepcopy(pipe)
+    loaded.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "planted")
+    stronger = copy.deepcopy(loaded)
+    names = [n for n, m in stronger.unet.named_modules() if "planted" in getattr(m, "scaling", {})]
+    dict(stronger.unet.named_modules())[names[1]].scaling["planted"] *= 2
+    found = first_divergence(run(loaded), run(stronger), modules=True)
+    assert found.module == f"unet.{names[1]}"  # its parts and those before it give the same
+
+
 def test_precision(pipe):
     half = copy.deepcopy(pipe).to(dtype=torch.bfloat16)
     check_found(run(pipe), run(half), 0, "start", "another dtype: torch.float32 in a, torch.bfloat16 in b")

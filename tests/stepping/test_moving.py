@@ -98,7 +98,7 @@ def test_watch_guidance():
     run.step(2)
     norm = run.state.guidance_norm
     jump = run.branch(edit=lambda latents: 30 * latents, prompt=["ball", "red ball"])
-    jump.watch("guidance", ratio=1.0 + 1e-6)
+    jump.watch("guidance_norm", ratio=1.0 + 1e-6)
     assert jump.step().guidance_norm != norm
     assert "guidance_norm went from" in jump.stopped
 

@@ -13,6 +13,7 @@ from workbench import check
 from workbench.image import to_pil
 from workbench.stepping.divergence import first_divergence
 from workbench.stepping.recording import load_recording, save_recording
+from workbench.stepping.watching import changed
 
 
 @pytest.fixture(params=[DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler])
@@ -44,6 +45,22 @@ def test_it_is_looked_through_without_a_pipeline(pipe, file):
     assert recorded.decode(2, "denoised") is recorded.decode(2, "denoised")
     assert first_divergence(live, recorded) is None
     assert repr(recorded).startswith("Recording(run.safetensors, StableDiffusionInpaintPipeline, step 5 of 5")
+
+
+def test_it_is_watched_and_asked_who_changed_a_region_like_the_run(pipe, file):
+    live, recorded = run(pipe), load_recording(file)
+    live.finish()
+    box = (8, 8, 24, 20)
+    assert recorded.goto(5).i == live.i
+    changes = sorted(changed(live.states[k - 1].preview, live.states[k].preview, box) for k in (2, 3, 4, 5))
+    above = (changes[-1] + changes[0]) / 2  # some steps do, some do not, none is near
+    assert recorded.who_changed(box, above) == live.who_changed(box, above) is not None
+    for one in (live, recorded):
+        one.goto(0)
+        one.watch("region", region=box, above=above)
+        one.finish()
+    assert recorded.stopped.startswith("watch: the region changed")
+    assert recorded.i == live.i < 5
 
 
 @pytest.mark.parametrize("at", [0, 2, 5])

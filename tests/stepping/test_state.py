@@ -173,7 +173,10 @@ def test_names_at_a_step():
     kept = pipe.scheduler.alphas_cumprod[int(one.t)]
     assert one.sigma == pytest.approx(float((1 - kept) / kept) ** 0.5, rel=1e-5)
     assert one.digest != two.digest
-    assert len(one.inputs) > 2
+    assert {"sample", "sample[0]", "timestep", "encoder_hidden_states"} <= set(one.inputs)
+    a, s = one.levels
+    assert (a, s) == pytest.approx((float(kept) ** 0.5, float(1 - kept) ** 0.5), rel=1e-5)
+    assert run.states[0].levels is None
 
 
 def test_draws_are_the_schedulers():

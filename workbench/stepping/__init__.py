@@ -10,6 +10,7 @@ from workbench import lazy
 _NAMES = {
     "DenoisingRun": "denoising",
     "first_divergence": "divergence",
+    "compare_strip": "pictures",
     "load_recording": "recording",
     "TrainingRun": "training",
 }

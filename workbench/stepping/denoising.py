@@ -19,11 +19,11 @@ from workbench.stepping.engine.structure import mapped
 from workbench.stepping.facts import facts
 from workbench.stepping.pictures import PICTURES, Pictured
 from workbench.stepping.state import State, States
-from workbench.stepping.timeline import Timeline, Watch, one_at_a_time
-from workbench.stepping.watching import WATCHES, changed
+from workbench.stepping.timeline import Timeline, one_at_a_time
+from workbench.stepping.watching import Watched
 
 
-class DenoisingRun(Pictured, Timeline):
+class DenoisingRun(Pictured, Watched, Timeline):
     """A diffusers pipeline's call, paused between its steps.
 
     Untouched it gives, bit for bit, what ``pipe(**arguments, generator=torch.Generator().manual_seed(seed))`` gives.
@@ -146,53 +146,6 @@ class DenoisingRun(Pictured, Timeline):
             execution = self._executed(dataclasses.replace(script, hurries=False), **wanted)
             execution.resume()
         return calls.picture_of(execution.output)
-
-    def who_changed(self, region, above: float = 0.05, what: str = "denoised") -> int | None:
-        """The last step done so far that changed a region of the picture.
-
-        Args:
-            region: a box (x0, y0, x1, y1) in pixels, end excluded, or a mask (1, 1, H, W), 1 inside.
-            above: the step must have changed some pixel of the region by more, in [0, 1].
-            what: the picture looked at: "denoised", the predicted one, or "latents", the noisy one.
-
-        Returns:
-            i of that step, or None if none did. Of the predicted picture the first is that of step 1, so that steps 2
-            to ``i`` are looked at; each is decoded once.
-
-        Raises:
-            RuntimeError: the run stands at its start, where nothing has been changed yet.
-        """
-        check.choice(what, "what", ("latents", "denoised"))
-        check.number(above, "above", 0, 1)
-        if self.i == 0:
-            raise RuntimeError("the run stands at its start, expected some steps. Step or go to where you look.")
-        for i in range(self.i, 1 if what == "denoised" else 0, -1):
-            if changed(self.decode(i - 1, what), self.decode(i, what), region) > above:
-                return i
-        return None
-
-    # Stopping
-
-    def watch(self, what: str | Callable[[State, State], str | None], **settings) -> Watch:
-        """Sets a watchpoint: the run stops after a step in which something happened.
-
-        Args:
-            what: "nan" (NaN or infinite latents or prediction), "guidance" (guidance_norm more than ``ratio`` = 2 times
-                that of the step before, or less than its inverse), "kept" (the predicted picture leaves ``image`` by
-                more than ``above`` = 0.1 on average where ``mask`` is 0; both are the call's unless given), "region"
-                (the predicted picture changes in ``region`` by more than ``above`` = 0.05), or a function
-                ``(before, after) -> str | None``.
-            **settings: see above.
-
-        Returns:
-            The watchpoint, to be taken out of ``watches`` again.
-        """
-        if callable(what):
-            watch = Watch(getattr(what, "__name__", "watch"), what)
-        else:
-            watch = Watch(what, WATCHES[check.choice(what, "what", WATCHES)](self, **settings))
-        self.watches.append(watch)
-        return watch
 
     # Branching
 

@@ -26,7 +26,8 @@ class Divergence:
         cause: one sentence.
         difference: largest absolute difference of the term's numbers; None where it is no matter of numbers.
         module: the first module inside the denoiser whose output differs, if that was asked for.
-        evidence: the numbers behind the sentence.
+        evidence: what the sentence was made from, by the name of what was compared: for most a pair (a's, b's), for
+            "arguments" and "inputs" the names that differ.
     """
 
     step: int
@@ -51,7 +52,8 @@ def first_divergence(a, b, *, modules: bool = False, tolerance: float = 0.0) -> 
     Args:
         a, b: runs or recordings of the same kind of pipeline; ``a`` is taken for the right one in the sentence.
         modules: also finds the first module inside the denoiser that differs; both must be runs.
-        tolerance: differences up to this do not count; 0 compares bits. For recordings of another machine.
+        tolerance: largest absolute difference of two numbers that does not count, of timesteps, latents, predictions
+            and pictures alike; 0 compares bits. For recordings of another machine.
 
     Returns:
         A `Divergence`, or None: all that both have computed is equal, to the end if they can be computed.
@@ -176,7 +178,7 @@ def _over(run) -> bool:
 
 
 def first_module(a, b, step: int) -> str | None:
-    """Name of the first module inside the denoiser whose output differs in a step; asks both denoisers once more.
+    """Name of the module inside the denoiser whose output is the first to differ; asks both denoisers once more.
 
     Raises:
         RuntimeError: a recording: it has no denoiser to ask.
@@ -191,7 +193,10 @@ def first_module(a, b, step: int) -> str | None:
 
 
 def _module_digests(run, step: int) -> list[tuple[str, str]]:
-    """(name, digest of the output) of each innermost module of the denoiser, in the order they ran in a step."""
+    """(name, digest of the output) of each module inside the denoiser, in the order they were done in a step.
+
+    A module is done after those inside it: one that differs while they do not differs by what it does itself.
+    """
     name = denoiser_answers(_moment(run, step))[-1].name
     found: list[tuple[str, str]] = []
 
@@ -199,8 +204,8 @@ def _module_digests(run, step: int) -> list[tuple[str, str]]:
         return lambda module, args, output: found.append((inner, digest(output)))
 
     denoiser = getattr(run.pipe, name)
-    leaves = [(n, m) for n, m in denoiser.named_modules() if n and not any(True for _ in m.children())]
-    hooks = [module.register_forward_hook(noting(f"{name}.{inner}")) for inner, module in leaves]
+    inside = [(n, m) for n, m in denoiser.named_modules() if n]
+    hooks = [module.register_forward_hook(noting(f"{name}.{inner}")) for inner, module in inside]
     siblings = list(run.branches)
     try:
         run.branch(at=step - 1).step()

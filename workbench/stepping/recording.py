@@ -22,6 +22,7 @@ from workbench.stepping.facts import facts
 from workbench.stepping.pictures import PICTURES, Pictured
 from workbench.stepping.state import States
 from workbench.stepping.timeline import Timeline, one_at_a_time
+from workbench.stepping.watching import Watched
 
 FORMAT, VERSION = "workbench-recording", 1
 _TENSORS = ("sample", "noise_pred", "solved", "latents", "denoised", "conditioning")
@@ -103,7 +104,7 @@ def load_recording(file) -> "Recording":
     return Recording(file, manifest, tensors)
 
 
-class Recording(Pictured, Timeline):
+class Recording(Pictured, Watched, Timeline):
     """A run read from a file: moved about, looked at and compared like the run itself, without its pipeline.
 
     Attributes:

@@ -41,6 +41,11 @@ class State:
         return s / a if a else float("inf")
 
     @property
+    def levels(self) -> tuple[float, float] | None:
+        """(a, s) of latents_before = a x0 + s noise at ``t``; sigma is s / a. NaN where the scheduler does not tell."""
+        return self._moment and self._moment.levels
+
+    @property
     def latents_before(self) -> torch.Tensor | None:
         """What the step began with."""
         return self._moment and self._moment.sample
@@ -96,7 +101,7 @@ class State:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Digest of each argument the denoiser was called with."""
+        """Digest of each argument the denoiser was called with, by name; "name[0]", "name[1]" are halves of a batch."""
         asked = denoiser_answers(self._moment) if self._moment else []
         return asked[-1].inputs if asked else {}
 

@@ -1,9 +1,62 @@
-"""What a denoising run can be watched for."""
+"""What a denoising run can be watched for, and who changed what; of a recording it is asked in the same way."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from workbench import check, image
 from workbench import mask as masks
+from workbench.stepping.timeline import Watch
+
+
+class Watched:
+    """A run or a recording: has ``i``, ``watches`` and ``decode(i, what)``."""
+
+    def watch(self, what: str | Callable[[Any, Any], str | None], **settings) -> Watch:
+        """Sets a watchpoint: the run stops after a step in which something happened.
+
+        Args:
+            what: "nan" (NaN or infinite latents or prediction), "guidance_norm" (more than ``ratio`` = 2 times that
+                of the step before, or less than its inverse), "kept" (the predicted picture leaves ``image`` by
+                more than ``above`` = 0.1 on average where ``mask`` is 0; both are the call's unless given), "region"
+                (the predicted picture changes in ``region`` by more than ``above`` = 0.05), or a function
+                ``(before, after) -> str | None``.
+            **settings: see above.
+
+        Returns:
+            The watchpoint, to be taken out of ``watches`` again.
+        """
+        if callable(what):
+            watch = Watch(getattr(what, "__name__", "watch"), what)
+        else:
+            watch = Watch(what, WATCHES[check.choice(what, "what", WATCHES)](self, **settings))
+        self.watches.append(watch)
+        return watch
+
+    def who_changed(self, region, above: float = 0.05, what: str = "denoised") -> int | None:
+        """The last step done so far that changed a region of the picture.
+
+        Args:
+            region: a box (x0, y0, x1, y1) in pixels, end excluded, or a mask (1, 1, H, W), 1 inside.
+            above: the step must have changed some pixel of the region by more, in [0, 1].
+            what: the picture looked at: "denoised", the predicted one, or "latents", the noisy one.
+
+        Returns:
+            i of that step, or None if none did. Of the predicted picture the first is that of step 1, so that steps 2
+            to ``i`` are looked at; each is decoded once.
+
+        Raises:
+            RuntimeError: the run stands at its start, where nothing has been changed yet.
+        """
+        check.choice(what, "what", ("latents", "denoised"))
+        check.number(above, "above", 0, 1)
+        if self.i == 0:
+            raise RuntimeError("the run stands at its start, expected some steps. Step or go to where you look.")
+        for i in range(self.i, 1 if what == "denoised" else 0, -1):
+            if changed(self.decode(i - 1, what), self.decode(i, what), region) > above:
+                return i
+        return None
 
 
 def watch_nan(run):
@@ -19,7 +72,7 @@ def watch_nan(run):
     return finds
 
 
-def watch_guidance(run, ratio: float = 2.0):
+def watch_guidance_norm(run, ratio: float = 2.0):
     """A guidance norm that jumps from one step to the next."""
     check.number(ratio, "ratio", 1)
 
@@ -76,7 +129,7 @@ def watch_region(run, region=None, above: float = 0.05):
     return finds
 
 
-WATCHES = {"nan": watch_nan, "guidance": watch_guidance, "kept": watch_kept, "region": watch_region}
+WATCHES = {"nan": watch_nan, "guidance_norm": watch_guidance_norm, "kept": watch_kept, "region": watch_region}
 
 
 def changed(before: torch.Tensor, after: torch.Tensor, region) -> float:

@@ -100,5 +100,5 @@ def _binary(x: torch.Tensor) -> bool:
 
 
 def _in_words(name: str) -> str:
-    """An argument of the denoiser; the first two mostly have no name."""
-    return {"0": "the latents with what is added to them", "1": "the timestep"}.get(name, name)
+    """An argument of the denoiser; U-Nets call the latents with what is added to them a sample."""
+    return {"sample": "the latents with what is added to them", "timestep": "the timestep"}.get(name, name)

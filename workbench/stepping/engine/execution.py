@@ -14,7 +14,7 @@ import inspect
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from types import SimpleNamespace
 
 import greenlet
@@ -210,7 +210,7 @@ class Execution:
 
     # Inside the greenlet: networks
 
-    def ask(self, name: str, method: str, original: Callable, args: tuple, kwargs: dict):
+    def ask(self, name: str, method: str, names: Sequence[str], original: Callable, args: tuple, kwargs: dict):
         """The script answers, or the network itself. See `twins.Host`."""
         if self._inside:
             return original(*args, **kwargs)
@@ -221,7 +221,7 @@ class Execution:
         answer = self._scripted(name, method)
         if answer is not None:
             return answer.served(first)
-        inputs = input_digests(args, kwargs)
+        inputs = input_digests(names, args, kwargs)
         known = None if self._looping else self._known.get((name, method, key_of(inputs)))
         if known is not None:
             out = known.served(first)

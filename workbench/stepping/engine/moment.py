@@ -15,7 +15,7 @@ class Answer:
     Args:
         name: of the pipeline's component.
         method: "__call__", "encode" or "decode".
-        inputs: digests of the arguments, by position or name.
+        inputs: digests of the arguments by name, see `input_digests`.
         output: a copy; of large answers that only another network gets to see, a skeleton.
         rows: of the first tensor among the arguments; None where that is not known.
     """
@@ -125,14 +125,19 @@ def trimmed(answers: list[Answer], before: set[tuple[str, str]]) -> list[Answer]
     ]
 
 
-def input_digests(args: tuple, kwargs: dict) -> dict[str, str]:
-    """Digest of each argument by position or name; of tensors with an even number of rows also of both halves.
+def input_digests(names: Sequence[str], args: tuple, kwargs: dict) -> dict[str, str]:
+    """Digest of each argument by name; of tensors with an even number of rows also of both halves.
 
     The halves ("name[0]", "name[1]") tell the part without the prompt from the part with it.
+
+    Args:
+        names: of the arguments given by position; those beyond them are told by their number.
+        args, kwargs: the arguments.
     """
     found = {}
-    for name, value in (*enumerate(args), *kwargs.items()):
-        found[str(name)] = digest(value)
+    named = [*names[: len(args)], *map(str, range(len(names), len(args)))]
+    for name, value in (*zip(named, args, strict=True), *kwargs.items()):
+        found[name] = digest(value)
         if isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) % 2 == 0:
             found |= {f"{name}[{half}]": digest(part) for half, part in enumerate(value.chunk(2))}
     return found

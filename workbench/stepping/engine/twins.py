@@ -6,9 +6,10 @@ can be in use side by side.
 
 import copy
 import functools
+import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -21,8 +22,8 @@ _HOST = "_workbench_host"
 class Host(Protocol):
     """Who is asked in the place of the original. Deep copies of a twin keep their host."""
 
-    def ask(self, name: str, method: str, original, args: tuple, kwargs: dict):
-        """Component ``name`` is asked; ``original(*args, **kwargs)`` is what it would do."""
+    def ask(self, name: str, method: str, names: Sequence[str], original, args: tuple, kwargs: dict):
+        """Component ``name`` is asked; ``original(*args, **kwargs)`` is what it would do, ``names`` are of args."""
 
     def solve(self, scheduler, original, frame, args: tuple, kwargs: dict):
         """A scheduler is to do its step; ``frame`` is the caller's."""
@@ -111,15 +112,22 @@ def _asking(kind: type) -> type:
 
     def entry(method: str):
         original = getattr(kind, method)
+        names = _positional(kind.forward if method == "__call__" else original)
 
         @functools.wraps(original)
         def asked(self, *args, **kwargs):
             host, name = vars(self)[_HOST]
-            return host.ask(name, method, functools.partial(original, self), args, kwargs)
+            return host.ask(name, method, names, functools.partial(original, self), args, kwargs)
 
         return asked
 
     return _subclass(kind, {method: entry(method) for method in ENTRIES if callable(getattr(kind, method, None))})
+
+
+def _positional(method) -> tuple[str, ...]:
+    """Names of the arguments, self left out, that a method takes by position."""
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(n for n, p in inspect.signature(method).parameters.items() if p.kind in by_position)[1:]
 
 
 @functools.cache
