@@ -28,11 +28,13 @@ from workbench.diffusion.lora import (
 from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import gaussian, generator, training_mask
+from workbench.image import to_signed
 
 PROMPT_DROPOUT = 0.1
 """Share of items that learn with the empty prompt, as in RealFill."""
 STEPS = 20
 """Steps of the samples."""
+ENCODED_AT_ONCE = 4
 
 
 class LoraDenoising(nn.Module):
@@ -173,6 +175,7 @@ class LoraTask(ModelTask):
         if not callable(self.mask_policy):
             check.choice(self.mask_policy, "mask_policy", MASK_POLICIES)
         check.number(self.prompt_dropout, "prompt_dropout", 0, 1)
+        self._encoded: tuple[torch.Tensor, torch.Tensor] | None = None
         self.ids = token_ids(self.pipe.tokenizer, captions)  # (N, L)
         self.empty = token_ids(self.pipe.tokenizer, [""])[0]  # (L,)
 
@@ -184,11 +187,10 @@ class LoraTask(ModelTask):
         rngs = [generator(*number) for number in numbers]
         rows = [int(rng.integers(len(self.images))) for rng in rngs]
         levels = self.objective.scheduler.config.num_train_timesteps
-        holes = torch.zeros_like(self.images[:1, :1]) if self.holes is None else self.holes
-        unknown = torch.cat([holes[row % len(holes)][None] for row in rows])  # (B, 1, H, W)
+        unknown = torch.zeros_like(self.images[rows, :1]) if self.holes is None else self.holes[rows]  # (B, 1, H, W)
         images = self.images[rows]  # (B, 3, H, W)
         batch = {
-            "latents": self._encode(masked_image(images, unknown), rngs),
+            "latents": self._drawn([part[rows] for part in self._moments()], rngs),
             "t": torch.tensor([int(rng.integers(levels)) for rng in rngs]),
             "ids": torch.stack([self._ids(row, rng) for row, rng in zip(rows, rngs, strict=True)]),
             "known": 1 - masks.to_latent(unknown, "any", self.factor),
@@ -197,7 +199,7 @@ class LoraTask(ModelTask):
         if self.pipe.unet.config.in_channels == 9:
             hole = torch.maximum(unknown, torch.cat([self.hole(rng) for rng in rngs]))  # (B, 1, H, W)
             batch["mask"] = masks.to_latent(hole, "nearest", self.factor)
-            batch["masked"] = self._encode(masked_image(images, hole), rngs)
+            batch["masked"] = self._drawn(self._encode(masked_image(images, hole)), rngs)
         return batch
 
     def hole(self, rng: np.random.Generator) -> torch.Tensor:
@@ -210,13 +212,25 @@ class LoraTask(ModelTask):
     def _ids(self, row: int, rng: np.random.Generator) -> torch.Tensor:
         return self.empty if rng.random() < self.prompt_dropout else self.ids[row]
 
-    def _encode(self, signed: torch.Tensor, rngs) -> torch.Tensor:
-        """Latents of pictures in [-1, 1], drawn from their posteriors as the pipelines do: (B, 4, h, w), on the CPU."""
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of the latents of all pictures, without what is not known of them; made once."""
+        if self._encoded is None:
+            signed = to_signed(self.images) if self.holes is None else masked_image(self.images, self.holes)
+            parts = [self._encode(part) for part in signed.split(ENCODED_AT_ONCE)]
+            self._encoded = tuple(torch.cat(moments) for moments in zip(*parts, strict=True))
+        return self._encoded
+
+    def _encode(self, signed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of the latents of pictures in [-1, 1]: (B, 4, h, w) each, on the CPU."""
         vae = self.pipe.vae
         posterior = vae.encode(signed.to(vae.device, vae.dtype)).latent_dist
-        mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
-        noise = torch.stack([gaussian(rng, mean.shape[1:]) for rng in rngs])
-        return (mean + std * noise) * vae.config.scaling_factor
+        scale = vae.config.scaling_factor
+        return posterior.mean.float().cpu() * scale, posterior.std.float().cpu() * scale
+
+    def _drawn(self, moments, rngs) -> torch.Tensor:
+        """Latents drawn from their posteriors, as the pipelines do: (B, 4, h, w)."""
+        mean, std = moments
+        return mean + std * torch.stack([gaussian(rng, mean.shape[1:]) for rng in rngs])
 
     def begin(self) -> None:
         """Puts the task's untrained LoRA into the model, in parameters of its own; always the same weights."""

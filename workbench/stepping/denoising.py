@@ -18,7 +18,7 @@ from workbench.stepping.engine.moment import Moment, Script
 from workbench.stepping.engine.structure import mapped
 from workbench.stepping.facts import facts
 from workbench.stepping.pictures import PICTURES, Pictured
-from workbench.stepping.state import State, States
+from workbench.stepping.state import States
 from workbench.stepping.timeline import Timeline, one_at_a_time
 from workbench.stepping.watching import Watched
 
