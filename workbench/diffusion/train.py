@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--export-now", action="store_true", help="export the last checkpoint without training on")
     parser.add_argument("--photos", type=float, help="share of crops of photographs (0.3 vae, 0.15 t2i and inpaint)")
     parser.add_argument("--style", type=float, default=1.0, help="strength of the photographic styles (1)")
-    parser.add_argument("--factor", type=int, choices=(4, 8), default=8, help="vae: pixels a latent cell (8)")
+    parser.add_argument("--factor", type=int, choices=(4, 8), default=4, help="vae: pixels a latent cell (4)")
     parser.add_argument("--adversarial", type=float, default=0.0, help="vae: weight of the patch discriminator (0)")
     parser.add_argument("--kl", type=float, default=1e-4, help="vae: weight of the Kullback-Leibler term (1e-4)")
     parser.add_argument("--classifier", help="vae: folder of the classifier for the perceptual loss (none)")

@@ -154,7 +154,10 @@ class VaeTask(ModelTask):
     name = "tiny-vae"
     before = ""
     about = (
-        "AutoencoderKL; PSNR (dB) and SSIM of the round trip on unseen renders and on crops of held-out photographs."
+        "AutoencoderKL; PSNR (dB) and SSIM of the round trip on unseen renders and on crops of held-out photographs. "
+        "A latent cell is 4 x 4 pixels: after 2,000 equal updates that gave 23.4 dB on renders and 24.0 dB on "
+        "photographs, 8 x 8 pixels (and half as many weights again) 20.5 and 21.0. What it loses is fine texture: "
+        "brick joints, railings, small print come out soft."
     )
 
     def __init__(self, objective: Reconstruction, pictures: TrainingPictures, validation: TrainingPictures, count=64):
