@@ -16,6 +16,7 @@ ORDER = [
     {"image"},
     {"mask", "plot"},
     {"metrics"},
+    {"claims"},
     {"world"},
     {"diffusion"},
     {"stepping", "lenses"},

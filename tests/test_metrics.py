@@ -269,3 +269,15 @@ def test_clip_and_dino_on_small_models_of_the_published_kind(photo, noisy, tmp_p
         pair = metric(torch.cat([photo, noisy]), photo.repeat(2, 1, 1, 1), model=str(tmp_path / folder))
         assert pair[0].item() == pytest.approx(1, abs=1e-5)
         assert -1 <= pair[1] < 1
+
+
+def test_bootstrap_intervals():
+    rng = np.random.default_rng(0)
+    values = rng.normal(5, 2, 400)
+    low, high = metrics.bootstrap_interval(values, seed=1)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)  # the normal approximation
+    assert metrics.bootstrap_interval(values, seed=1) == (low, high)
+    assert metrics.bootstrap_interval([0.3]) == (0.3, 0.3)
+    with pytest.raises(ValueError, match="values is empty"):
+        metrics.bootstrap_interval([])

@@ -32,6 +32,7 @@ _NAMES = {
 }
 _MODULES = (
     "check",
+    "claims",
     "data",
     "diffusion",
     "image",

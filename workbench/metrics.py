@@ -6,7 +6,7 @@ a tensor (B,) in float64. ``where`` is "hole", "border" (3 pixels on both sides 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -346,6 +346,38 @@ def compare(
         image = getattr(result, "image", result)
         rows[name] = {f"{m} {where}": METRICS[m](image, truth, mask, where).mean().item() for m, where in columns}
     return Comparison(rows)
+
+
+# How sure a number is
+
+
+def bootstrap_interval(
+    values: Sequence, statistic: Callable | None = None, *, level: float = 0.95, rounds: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """How far a number could lie off with other pictures: percentiles of it over pictures drawn with replacement.
+
+    Args:
+        values: one entry for each picture, (N,) or (N, ...). Points of one picture hang together, so that pictures
+            are what must be drawn.
+        statistic: entries (N, ...) -> number; None takes the mean.
+        level: of confidence.
+        rounds: draws.
+        seed: of the draws.
+
+    Returns:
+        (low, high).
+
+    Source: Efron, 1979, percentile interval.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim == 0 or not len(values):
+        raise ValueError("values is empty, expected one number for each picture.")
+    check.number(level, "level", 0, 1)
+    rng = np.random.default_rng(check.seed(seed))
+    draws = rng.integers(0, len(values), (check.integer(rounds, "rounds", 1), len(values)))
+    found = [float((statistic or np.mean)(values[draw])) for draw in draws]
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 # Below: what the metrics share

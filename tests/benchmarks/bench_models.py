@@ -26,9 +26,7 @@ SAMPLES = 4
 def told(name: str, values, floor: str, unit: str = "") -> None:
     """Prints mean and interval."""
     values = np.asarray(values, np.float64)
-    rng = np.random.default_rng(0)
-    means = [rng.choice(values, len(values)).mean() for _ in range(2000)]
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = wb.metrics.bootstrap_interval(values)
     print(f"{name}: {values.mean():.3f}{unit} [{low:.3f}, {high:.3f}], n = {len(values)}; floor {floor}", flush=True)
 
 

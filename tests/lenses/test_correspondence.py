@@ -535,18 +535,6 @@ def test_judging_refuses():
         cor.evaluate([], {"sift": {"method": "sift"}})
 
 
-def test_bootstrap_intervals():
-    rng = np.random.default_rng(0)
-    values = rng.normal(5, 2, 400)
-    low, high = cor.bootstrap_interval(values, seed=1)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)  # the normal approximation
-    assert cor.bootstrap_interval(values, seed=1) == (low, high)
-    assert cor.bootstrap_interval([0.3]) == (0.3, 0.3)
-    with pytest.raises(ValueError, match="values is empty"):
-        cor.bootstrap_interval([])
-
-
 def test_truth_between_pixels():
     size = (6, 8)
     middles = cell_middles(size, size).view(6, 8, 2)

@@ -15,7 +15,6 @@ _NAMES = {
     "Matches": "matches",
     "Pair": "truth",
     "Pck": "scores",
-    "bootstrap_interval": "scores",
     "clip_pair": "truth",
     "dense_field": "dense",
     "dift_features": "dift",

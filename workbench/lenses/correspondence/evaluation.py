@@ -10,8 +10,9 @@ import torch
 from workbench import check
 from workbench.lenses.correspondence.dense import cell_middles
 from workbench.lenses.correspondence.matching import match
-from workbench.lenses.correspondence.scores import bootstrap_interval, end_point_error, pck
+from workbench.lenses.correspondence.scores import end_point_error, pck
 from workbench.lenses.correspondence.truth import Pair, truth_at
+from workbench.metrics import bootstrap_interval
 
 MEASURES = ("pck", "pck_point", "epe")
 """What rows tell with an interval: ``name``, ``name_low``, ``name_high``."""

@@ -1,6 +1,6 @@
-"""How right matches are: end-point error, the share of correct points, and how sure such a number is."""
+"""How right matches are: end-point error and the share of correct points."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,35 +77,6 @@ def pck(points, truth, size, alpha: float = 0.1) -> Pck:
         raise ValueError("there is no point to judge, expected at least one.")
     shares = [c.double().mean().item() for c in correct if len(c)]
     return Pck(float(np.mean(shares)), torch.cat(correct).double().mean().item(), correct, limits)
-
-
-def bootstrap_interval(
-    values: Sequence, statistic: Callable | None = None, *, level: float = 0.95, rounds: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """How far a number could lie off with other pictures: percentiles of it over pictures drawn with replacement.
-
-    Args:
-        values: one entry for each picture, (N,) or (N, ...). Points of one picture hang together, so that pictures
-            are what must be drawn.
-        statistic: entries (N, ...) -> number; None takes the mean.
-        level: of confidence.
-        rounds: draws.
-        seed: of the draws.
-
-    Returns:
-        (low, high).
-
-    Source: Efron, 1979, percentile interval.
-    """
-    values = np.asarray(values, np.float64)
-    if values.ndim == 0 or not len(values):
-        raise ValueError("values is empty, expected one number for each picture.")
-    check.number(level, "level", 0, 1)
-    rng = np.random.default_rng(check.seed(seed))
-    draws = rng.integers(0, len(values), (check.integer(rounds, "rounds", 1), len(values)))
-    found = [float((statistic or np.mean)(values[draw])) for draw in draws]
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _is_rows(points) -> bool:

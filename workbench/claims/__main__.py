@@ -1,0 +1,34 @@
+"""Measures claims again: python -m workbench.claims [NAME ...] [--list] [--folder FOLDER]"""
+
+import argparse
+
+from workbench import check, claims
+
+
+def main(arguments=None) -> None:
+    """Measures the claims named, or all; writes and prints each finding as it comes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workbench.claims",
+        description="Measures again what the papers claim, and writes what comes out. Some claims take minutes.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="claims to measure, such as E1 (all)")
+    parser.add_argument("--list", action="store_true", help="only tell which claims there are")
+    parser.add_argument("--folder", default=claims.FOLDER, help="where findings go (data/claims)")
+    options = parser.parse_args(arguments)
+    known = claims.list_claims()
+    if options.list:
+        for claim in known.values():
+            print(f"{claim.name}: {claim.says} ({claim.source})")
+        return
+    try:
+        wanted = [known[check.choice(name, "NAME", known)] for name in options.names or known]
+    except ValueError as error:
+        raise SystemExit(f"ValueError: {error}") from error
+    for claim in wanted:
+        finding = claims.measure(claim)
+        finding.save(options.folder)
+        print(finding, flush=True)
+
+
+if __name__ == "__main__":
+    main()
