@@ -12,6 +12,7 @@ from workbench.claims import Claim
 from workbench.image import resize
 from workbench.lenses.attention import edit_attention, record_attention
 from workbench.lenses.attention.hearing import probabilities
+from workbench.lenses.attention.tokens import Tokens
 from workbench.lenses.trials import kinds_of, latents_of, minus, model
 
 
@@ -36,18 +37,11 @@ def _looking(scene, t: int = 400, seed: int = 0):
         noise = torch.randn(latents.shape, generator=generator)
         noised = pipe.scheduler.add_noise(latents, noise, torch.tensor([t]))
         states = pipe.encode_prompt(scene.caption, "cpu", 1, False)[0]
-        tokens = pipe.tokenizer.convert_ids_to_tokens(
-            pipe.tokenizer(scene.caption, padding="max_length", truncation=True).input_ids
-        )
+        tokens = Tokens.spelled(pipe.tokenizer, scene.caption)
         size = tuple(scene.target.shape[-2:])
-        with record_attention(pipe.unet, kinds="cross", size=size, tokens=_names(tokens)) as record:
+        with record_attention(pipe.unet, kinds="cross", size=size, tokens=tokens) as record:
             pipe.unet(noised, torch.tensor(t), states)
     return record
-
-
-def _names(tokens: list[str]) -> list[str]:
-    """Tokens as words: without the mark that ends one."""
-    return [token.removesuffix("</w>") for token in tokens]
 
 
 def overlap(heat: torch.Tensor, there: torch.Tensor) -> float:
@@ -80,8 +74,8 @@ def grids() -> dict:
         return {f"{grid[0]} x {grid[1]}": record.token_map(word, layer=grid) for grid in set(record.grids().values())}
 
     found = _overlaps(maps)
-    others = [max(found[name][k] for name in found if name != "16 x 16") for k in range(len(found["16 x 16"]))]
-    return {"16 x 16 - best other": minus(found["16 x 16"], others), **found, "chance": _chance()}
+    other = max((name for name in found if name != "16 x 16"), key=lambda name: np.mean(found[name]))
+    return {f"16 x 16 - {other}": minus(found["16 x 16"], found[other]), **found, "chance": _chance()}
 
 
 def _chance() -> list[float]:

@@ -31,7 +31,7 @@ class Listening:
         self._roots = roots(target if self.pipe is None else self.pipe)
         self._chosen = selectors(layers)
         self._steps = step_numbers(steps)
-        self._tokens = tokens if tokens is None else Tokens.named(tokens)
+        self._tokens = tokens if tokens is None or isinstance(tokens, Tokens) else Tokens.named(tokens)
         everywhere = layers_of(self._roots)
         self._names = {module: name for name, module in everywhere.items() if chosen(self._chosen, name, everywhere)}
         if not self._names:
