@@ -22,6 +22,7 @@ from workbench.world.geometry import Correspondences
 TIMES = (1, 101, 261, 501, 801)
 ANSWERS = 100
 """Points asked for in a pair of pictures."""
+PHOTOGRAPHS = ("coffee", "chelsea", "astronaut", "rocket", "china", "flower", "camera", "hubble")
 
 
 @functools.cache
@@ -140,7 +141,7 @@ def homographies() -> dict:
 
 def _warped_pairs() -> Iterator[Pair]:
     """Crops of photographs and their pictures under a known homography, 128 x 128."""
-    for seed, name in enumerate(("coffee", "chelsea", "astronaut", "rocket", "china", "flower", "camera", "hubble")):
+    for seed, name in enumerate(PHOTOGRAPHS):
         photo = resize(load_image(name)[..., :400, :400], (128, 128))
         rng = np.random.default_rng(seed)
         matrix = np.eye(3) + np.array([[0.06, 0.06, 4], [0.06, 0.06, 4], [4e-4, 4e-4, 0]]) * rng.uniform(-1, 1, (3, 3))
