@@ -44,7 +44,7 @@ def _strangers() -> Iterator[tuple]:
     """Two scenes of one kind after the other, each with the next: what is alike in them is of a kind, not the same."""
     for kind in ("room", "facade"):
         scenes = [scene for scene in map(data.scene, data.scenes()) if scene.kind == kind]
-        yield from zip(scenes, [*scenes[1:], scenes[0]], strict=True)
+        yield from zip(scenes, [*scenes[1:], *scenes[:1]], strict=True)
 
 
 def _same_kind(answers: Callable) -> list[float]:
