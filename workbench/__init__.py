@@ -26,6 +26,7 @@ _NAMES = {
     "TrainingRun": "stepping",
     "first_divergence": "stepping",
     "load_recording": "stepping",
+    "AttentionView": "widgets",
     "MaskEditor": "widgets",
     "RunPlayer": "widgets",
     "TrainingMonitor": "widgets",

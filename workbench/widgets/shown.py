@@ -3,6 +3,7 @@
 import html
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from IPython.display import display
@@ -73,7 +74,12 @@ class Shown:
             action(*arguments)
         except Exception as error:
             self.error = error
+            with suppress(Exception):  # what is wrong may also be in the way of showing it
+                self._recover()
             self._tell()
+
+    def _recover(self) -> None:
+        """After an error controls go back to what is shown."""
 
     def _need_open(self) -> None:
         if self._closed:

@@ -1,0 +1,523 @@
+"""`wb.AttentionView`: where a denoiser looks, on the picture. Every gesture and button is also a method."""
+
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from ipywidgets import Box, HBox, VBox
+
+from workbench import check, image, plot
+from workbench.widgets.attention_view import page
+from workbench.widgets.attention_view.asking import HOW, MODES, NOT_THERE, Asking, Question
+from workbench.widgets.attention_view.controls import Controls
+from workbench.widgets.parts import classed, colour_bar
+from workbench.widgets.shown import Shown
+from workbench.widgets.stage import Ring, Stage
+from workbench.widgets.timing import Throttle, later, one_at_a_time
+
+WIDTH, HEIGHT = 560, 470
+"""CSS pixels there are for the picture, with a reference beside it for both."""
+PACE = 0.3
+"""Seconds from one step of the film to the next, if computing it does not take longer."""
+HOVERS_PER_SECOND = 12
+SIDE = 480
+"""Longest side of the frames of a film and of the pictures left without a kernel."""
+STRIP = 8
+COLOURS = "magma"
+_SAME = object()
+
+
+class AttentionView(Shown):
+    """Look at recorded attention: where a word acts, where a pixel looks, at any step, layer and head.
+
+    It asks the record by its own questions and keeps nothing but answers. Only what was kept can be shown: what was not
+    is told in the view, and nothing is raised (of a run, a step that is not kept is computed once more).
+
+    Args:
+        attention: what `wb.record_attention` gives, of a pipeline, a module or a `DenoisingRun`.
+        image: (B, 3, H, W) in [0, 1], of the record's size, what the maps are laid over. None takes, of a run, the
+            picture predicted at each step; otherwise mid grey.
+        mask: (1, 1, H, W), 1 = hole = repaint: drawn as a line, and the shares inside and outside are told. None takes
+            the ``mask_image`` of the run's call, where that is such a mask.
+        reference: (1, 3, H', W'), where pixels also look at a reference.
+        **chosen: what to begin with, as in `choose`.
+
+    Attributes:
+        map: the map shown, (H, W), not stretched: probabilities or what ``how`` makes of them; None where there is
+            nothing to show, and `status` tells why.
+        question: what is chosen.
+
+    Raises:
+        TypeError: something else than a record.
+        RuntimeError: nothing is recorded yet.
+        ValueError: a picture or mask of another size; a word that is not in the prompt.
+
+    Example:
+        >>> view = AttentionView(attention, image=photo, mask=mask)
+        >>> view.choose(token="ball", step=10); view.map.shape
+        >>> view.mode = "pixel"; view.point(40, 30)
+    """
+
+    def __init__(self, attention, image=None, mask=None, *, reference=None, **chosen):
+        self._asking = Asking(attention)
+        self._size = tuple(attention.size)
+        self._run = getattr(attention, "run", None)
+        self._image = None if image is None else check.image(image)
+        blank = torch.full((1, 3, *self._size), 0.5)
+        if image is not None:
+            check.same_size(image, blank, "image", "the record")
+        self.mask = _hole(mask, self._run, blank)
+        self._reference = None if reference is None else check.image(reference, "reference")
+        self._blank = blank
+        self._backgrounds: dict = {}
+        self.map: torch.Tensor | None = None
+        self._missing = ""
+        self._pinned = False
+        self._hover: tuple[float, float] | None = None
+        self._high: float | None = None  # of the colours, while they are held
+        self._strength = 0.7
+        self._ticket: object = None  # of the film that plays
+        super().__init__("the attention view")
+        self.question = self._first()
+        sizes = [self._size, *([self._shown_reference().shape[-2:]] if len(self._asking.key_parts()) > 1 else [])]
+        self._stage = Stage(sizes, WIDTH, HEIGHT, self._attempt)
+        self._hover_soon = Throttle(self._show, HOVERS_PER_SECOND, self._attempt)
+        parts = tuple(getattr(attention, "parts", ("text",)))
+        count = 1 if self._image is None else len(self._image)
+        self._controls = Controls(self, self._asking, self._attempt, count, parts, self._strength)
+        self._stage.listen(down=self._down, move=self._move, leave=self._leave, key=self._press)
+        self.widget = self._lay_out()
+        self.choose(**chosen)
+
+    # Choosing
+
+    @one_at_a_time
+    def choose(
+        self, *, token=_SAME, occurrence: int | None = None, step=_SAME, layer=_SAME, head=_SAME, how=_SAME,
+        picture=_SAME, part=_SAME, keys=_SAME,
+    ) -> None:  # fmt: skip
+        """Chooses what is shown; what is not named stays.
+
+        Args:
+            token: a word of the prompt, or a column's number; ``occurrence`` which, of several, None takes all.
+            step: from 1; None takes the mean of all that are kept.
+            layer: name, part of one, "down", "mid", "up" or a grid (h, w); None takes all.
+            head: its number; None takes the mean.
+            how: "mean", "normalised" or "sum": how words, heads and layers are summed up, see the record's token_map.
+            picture: of the batch. part: of the guidance. keys: what pixels look at, "image" or "reference".
+        """
+        self._need_open()
+        q = self.question
+        if token is not _SAME:
+            q = replace(q, mode="word", token=token, occurrence=occurrence)
+        if step is not _SAME:
+            q = replace(q, step=None if step is None else check.integer(step, "step", 1))
+        if layer is not _SAME:
+            q = replace(q, layer=tuple(layer) if isinstance(layer, list) else layer)
+        if head is not _SAME:
+            q = replace(q, head=None if head is None else check.integer(head, "head", 0))
+        if how is not _SAME:
+            q = replace(q, how=check.choice(how, "how", HOW))
+        if picture is not _SAME:
+            count = None if self._image is None else len(self._image) - 1
+            q = replace(q, picture=check.integer(picture, "picture", 0, count))
+        if part is not _SAME:
+            q = replace(q, part=check.choice(part, "part", getattr(self._asking.attention, "parts", ("text",))))
+        if keys is not _SAME:
+            q = replace(q, mode="pixel", keys=check.choice(keys, "keys", self._asking.key_parts()))
+        if token is _SAME and (q.picture, q.part) != (self.question.picture, self.question.part):
+            q = self._asking.with_word(q)
+        self._asking.columns(q)  # a word that is not in the prompt is a mistake, not something that was not kept
+        self._turn_to(q)
+
+    @property
+    def mode(self) -> str:
+        """ "word": where a word acts; "pixel": where a pixel looks. Can be set."""
+        return self.question.mode
+
+    @mode.setter
+    @one_at_a_time
+    def mode(self, mode: str) -> None:
+        check.choice(mode, "mode", MODES)
+        layers = [value for _, value in self._asking.layers(mode, self.question.keys)]
+        layer = self.question.layer if self.question.layer in layers else None
+        self._turn_to(replace(self.question, mode=mode, layer=layer, head=None))
+
+    @one_at_a_time
+    def point(self, x: float, y: float) -> None:
+        """Keeps a pixel, in pixels of the picture: what a click does. In word mode it tells which words it looks at."""
+        height, width = self._size
+        self._pinned, self._hover = True, None
+        self._turn_to(replace(self.question, point=(check.number(x, "x", 0, width), check.number(y, "y", 0, height))))
+
+    @one_at_a_time
+    def release(self) -> None:
+        """Lets the pixel go; what Esc does."""
+        self._pinned, self._hover = False, None
+        self._show()
+
+    @property
+    def hold(self) -> bool:
+        """Whether the colours keep their scale, so that maps can be compared; otherwise each map's highest is bright.
+
+        Can be set.
+        """
+        return self._high is not None
+
+    @hold.setter
+    @one_at_a_time
+    def hold(self, held: bool) -> None:
+        self._high = self._brightest() if held else None
+        self._show()
+
+    @property
+    def strength(self) -> float:
+        """Of the colours over the picture, 0 to 1. Can be set."""
+        return self._strength
+
+    @strength.setter
+    @one_at_a_time
+    def strength(self, strength: float) -> None:
+        self._strength = check.number(strength, "strength", 0, 1)
+        self._show()
+
+    # The film
+
+    @property
+    def running(self) -> bool:
+        """Whether the film plays."""
+        return self._ticket is not None
+
+    @one_at_a_time
+    def play(self) -> None:
+        """Goes from step to step, without waiting; from the last one it begins anew. In a script it waits."""
+        self._need_open()
+        steps = self._asking.steps
+        self._ticket = ticket = object()
+        begins = self.question.step is None or self.question.step >= steps[-1]
+        self._turn_to(replace(self.question, step=steps[0] if begins else self.question.step), ticket)
+        self._go_on(ticket)
+
+    def pause(self) -> None:
+        """Stands still."""
+        self._ticket = None  # before waiting for our turn
+        self._show()
+
+    def film(self, file, seconds: float = 3) -> Path:
+        """The maps of all steps as an animated GIF, over the picture, in colours of one scale.
+
+        Args:
+            file: where to, ending in .gif.
+            seconds: how long one round takes.
+
+        Raises:
+            ValueError: another ending; or no step of which there is such a map.
+        """
+        found = {}
+        for step in self._asking.steps:
+            try:
+                found[step] = self._asking.map(replace(self.question, step=step))
+            except NOT_THERE as error:
+                self._missing = str(error)
+        if not found:
+            raise ValueError(f"there is no step with such a map. {self._missing}")
+        high = self._high or max(float(one.max()) for one in found.values())
+        frames = (self._laid_over(one, replace(self.question, step=step), high) for step, one in found.items())
+        return image.save_film(frames, file, seconds)
+
+    # Looking
+
+    @one_at_a_time
+    def refresh(self) -> None:
+        """Asks the record anew, after more was recorded; and draws everything again, should the canvas be empty."""
+        if not self._closed:
+            self._asking.refresh()
+            self._backgrounds.clear()
+            self._show()
+            self._stage.redraw()
+
+    @one_at_a_time
+    def snapshot(self) -> torch.Tensor:
+        """The picture, the map over it and alone, and below the same of up to eight steps: (1, 3, H, W) in [0, 1]."""
+        q, title = self.question, f"{self._title(self.question)}, {self._where(self.question)}"
+        own = self._pointed(self._background(replace(q, keys="image")))
+        pictures = [(self._told_picture(), own)]
+        if self.map is None:
+            pictures.append(("\n".join(textwrap.wrap(self._missing, 52)), None))
+        else:
+            high = self._brightest()
+            alone = plot.heat_map(self.map[None, None], high, COLOURS)
+            pictures += [(self._told_masses(), self._laid_over(self.map, q, high)), (f"bright = {high:.3g}", alone)]
+        return plot.contact_sheet(title, [("", pictures, 3), *self._strip()])
+
+    def __repr__(self) -> str:
+        height, width = self._size
+        return f"AttentionView({height}x{width} picture, {self._title(self.question)}, {self._where(self.question)})"
+
+    # Inside
+
+    def _first(self) -> Question:
+        """What is chosen to begin with: the prompt's longest word, and the middle of the hole or of the picture."""
+        modes = self._asking.modes()
+        height, width = self._size
+        q = Question(mode=modes[0] if modes else "word", point=(width / 2, height / 2))
+        if self.mask is not None:
+            rows, columns = self.mask[0, 0].nonzero(as_tuple=True)
+            q = replace(q, point=(float(columns.float().mean()) + 0.5, float(rows.float().mean()) + 0.5))
+        q = self._asking.with_word(q)
+        return q if self._asking.can_mean else replace(q, step=self._asking.steps[-1])
+
+    def _turn_to(self, question: Question, ticket: object = None) -> None:
+        self._need_open()
+        self._ticket = ticket
+        self.question, self._hover = question, None
+        self._show()
+
+    @one_at_a_time
+    def _show(self) -> None:
+        """Asks, and shows the answer, or why there is none."""
+        if self._closed:
+            return
+        self.error = None
+        asked = self._asked()
+        try:
+            self.map, self._missing = self._asking.map(asked), ""
+        except NOT_THERE as error:
+            self.map, self._missing = None, str(error)
+        self._controls.follow(self.question, self.running)
+        self._controls.follow_settings(self.hold, self._strength)
+        self._show_pictures(asked)
+        high = self._brightest()
+        self._controls.scale.value = colour_bar("", "0", f"{high:.3g}", COLOURS) if self.map is not None else ""
+        self._tell_beside(asked)
+        self._changed()
+
+    def _recover(self) -> None:
+        self._controls.follow(self.question, self.running)
+        self._controls.follow_settings(self.hold, self._strength)
+
+    def _asked(self) -> Question:
+        """The question, with the pixel under the mouse where there is one."""
+        return self.question if self._hover is None else replace(self.question, point=self._hover)
+
+    def _show_pictures(self, asked: Question) -> None:
+        stage = self._stage
+        shown = 1 if asked.keys != "image" and asked.mode == "pixel" and len(stage.panes) > 1 else 0
+        for number in range(len(stage.panes)):
+            own = replace(asked, keys="image" if number == 0 else "reference", mode="pixel")
+            stage.show_picture(number, self._background(own))
+            film = None if self.map is None or number != shown else self.map[None, None]
+            film = film if film is None else plot.heat_map(film, self._brightest(), COLOURS)
+            stage.show_film(number, film, self._strength)
+        at = stage.panes[0].to_stage(*asked.point)
+        pixel = asked.mode == "pixel" or self._pinned or self._hover is not None
+        stage.mark([Ring(at, "white" if self._hover is None else "#40c4ff")] if pixel else [])
+        _ = stage.flush() if self._hover is None else None
+
+    def _tell_beside(self, asked: Question) -> None:
+        masses, shares, beside = [], [], ""
+        x, y = asked.point
+        if self._hover is None and self.map is not None:
+            masses = self._masses(asked)
+        if self._pinned and self._hover is None and "word" in self._asking.modes():
+            try:
+                shares = self._asking.shares(asked)[:7]
+                beside = f"Words that pixel ({x:.0f}, {y:.0f}) looks at"
+            except NOT_THERE as error:
+                beside = str(error)
+        note = self._where(asked)
+        if self.map is not None and asked.keys == "image" and (self._hover is not None or self._pinned):
+            row, column = min(int(y), len(self.map) - 1), min(int(x), self.map.shape[1] - 1)
+            note += f" · at ({x:.0f}, {y:.0f}): {float(self.map[row, column]):.3g}"
+        self._controls.tell(self._title(asked), note, masses, shares, beside)
+
+    def _masses(self, asked: Question) -> list[tuple[str, float, str]]:
+        """Shares inside and outside of the hole, and how much of the picture is hole, to compare with."""
+        if self.mask is None or asked.keys != "image":
+            return []
+        inside, outside = self._asking.masses(asked, self.mask)
+        return [("inside the hole", inside, "hole"), ("outside", outside, ""),
+                ("(the hole's area)", float(self.mask.mean()), "other")]  # fmt: skip
+
+    def _brightest(self) -> float:
+        """The number that gets the last colour."""
+        if self._high is not None:
+            return self._high
+        return 1.0 if self.map is None else max(float(self.map.max()), 1e-12)
+
+    def _background(self, question: Question) -> torch.Tensor:
+        """What a map is laid over, with a line round the hole; the same tensor each time."""
+        key = question.keys, question.picture, question.step if self._image is None else None
+        if key not in self._backgrounds:
+            if question.keys != "image":
+                self._backgrounds[key] = self._shown_reference()
+            else:
+                found = self._plain(question)
+                width = max(1, round(max(self._size) / 300))
+                self._backgrounds[key] = found if self.mask is None else plot.outline_hole(found, self.mask, width)
+        return self._backgrounds[key]
+
+    def _plain(self, question: Question) -> torch.Tensor:
+        """The picture, or what the run predicts at the step."""
+        if self._image is not None:
+            return self._image[question.picture : question.picture + 1].detach().float().cpu()
+        if self._run is None:
+            return self._blank
+        try:
+            made = self._run.decode(question.step or self._asking.steps[-1], "denoised")[question.picture][None]
+        except NOT_THERE:
+            return self._blank
+        return image.resize(made.detach().float().cpu().clamp(0, 1), self._size)
+
+    def _shown_reference(self) -> torch.Tensor:
+        return self._blank if self._reference is None else self._reference[:1].detach().float().cpu()
+
+    def _laid_over(self, found: torch.Tensor, question: Question, high: float) -> torch.Tensor:
+        """A map over its picture, no larger than `SIDE`; the pixel asked for is marked."""
+        under = self._background(question if question.mode == "pixel" else replace(question, keys="image"))
+        heat = image.resize((found / high).clamp(0, 1)[None, None], tuple(under.shape[-2:]))
+        made = plot.overlay_heat(under, heat, self._strength, COLOURS)
+        return image.fit(self._pointed(made) if question.keys == "image" else made, SIDE)
+
+    def _pointed(self, picture: torch.Tensor) -> torch.Tensor:
+        """The picture with a small cross at the pixel asked for."""
+        if self.question.mode == "word" and not self._pinned:
+            return picture
+        height, width = self._size
+        x, y = (min(int(n), side - 1) for n, side in zip(self.question.point, (width, height), strict=True))
+        arm = max(1, round(max(self._size) / 40))
+        cross = torch.zeros(1, 1, height, width)
+        cross[..., max(0, y - arm) : y + arm + 1, x] = 1
+        cross[..., y, max(0, x - arm) : x + arm + 1] = 1
+        return torch.maximum(picture, cross)
+
+    def _strip(self) -> list:
+        """Maps of up to eight kept steps, from first to last, for the picture left without a kernel."""
+        kept = sorted(self._asking.attention.steps)
+        count = min(STRIP, len(kept))
+        pictures = []
+        for step in [kept[round(k * (len(kept) - 1) / max(1, count - 1))] for k in range(count)]:
+            asked = replace(self.question, step=step)
+            try:
+                found = self._asking.map(asked)
+            except NOT_THERE:
+                continue
+            high = self._high or max(float(found.max()), 1e-12)
+            pictures.append((f"step {step}\nbright = {high:.2g}", self._laid_over(found, asked, high)))
+        return [("", pictures, STRIP)] if len(pictures) > 1 else []
+
+    def _title(self, question: Question) -> str:
+        if question.mode == "word":
+            return f"where {self._name(question)} acts"
+        looks = "looks" if question.keys == "image" else f"looks in the {question.keys}"
+        return f"where pixel ({question.point[0]:.0f}, {question.point[1]:.0f}) {looks}"
+
+    def _name(self, question: Question) -> str:
+        if isinstance(question.token, str):
+            which = "" if question.occurrence is None else f" ({question.occurrence + 1})"
+            return f"“{question.token}”{which}"
+        words = self._asking.words(question.picture, question.part)
+        known = [word.text for word in words if word.columns == (question.token,)]
+        return f"the {known[0]} token" if known else f"column {question.token}"
+
+    def _where(self, question: Question) -> str:
+        q = question
+        step = "mean of all steps" if q.step is None else f"step {q.step}"
+        layer = "all layers" if q.layer is None else str(q.layer)
+        return f"{step}, {layer}, {'mean of heads' if q.head is None else f'head {q.head}'}"
+
+    def _told_picture(self) -> str:
+        x, y = self.question.point
+        return f"pixel ({x:.0f}, {y:.0f})" if self.mode == "pixel" or self._pinned else "the picture"
+
+    def _told_masses(self) -> str:
+        masses = self._masses(self.question)
+        if not masses:
+            return "the map over it"
+        return f"{masses[0][1]:.0%} inside the hole (area {masses[2][1]:.0%})"
+
+    def _note(self) -> str:
+        return self._missing
+
+    # Mouse, keys and the film
+
+    def _down(self, x: float, y: float) -> None:
+        if self._stage.pane_at(x, y) == 0:
+            self.point(*self._stage.panes[0].to_picture(x, y))
+
+    def _move(self, x: float, y: float) -> None:
+        if self._stage.pane_at(x, y) == 0 and not self.running:
+            self._hover = self._stage.panes[0].to_picture(x, y)
+            self._hover_soon.request()
+
+    def _leave(self) -> None:
+        if self._hover is not None:
+            self._hover = None
+            self._hover_soon.cancel()
+            self._show()
+
+    def _press(self, key: str) -> None:
+        steps = self._asking.steps
+        if key == "Escape":
+            self.release()
+        elif key == " ":
+            _ = self.pause() if self.running else self.play()
+        elif key in ("ArrowLeft", "ArrowRight") and steps:
+            here = self.question.step
+            onward = [s for s in steps if here is None or (s > here if key == "ArrowRight" else s < here)]
+            if onward:
+                self.choose(step=onward[0 if key == "ArrowRight" else -1])
+
+    def _go_on(self, ticket: object) -> None:
+        """An appointment for the next step; in a script, which cannot make one, all of them."""
+        while self._ticket is ticket:
+            if later(PACE, lambda: self._attempt(self._advance, ticket, True)) is not None:
+                return
+            self._advance(ticket, False)
+
+    def _advance(self, ticket: object, again: bool) -> None:
+        """One step of the film."""
+        if self._ticket is not ticket:
+            return
+        onward = [step for step in self._asking.steps if step > self.question.step]
+        try:
+            if onward:
+                self._turn_to(replace(self.question, step=onward[0]), ticket)
+        except BaseException:
+            self._ticket = None
+            raise
+        if len(onward) < 2:
+            self._ticket = None
+            self._show()
+        elif again:
+            self._go_on(ticket)
+
+    def _lay_out(self) -> VBox:
+        c = self._controls
+        stage = classed(Box([self._stage.canvas]), "workbench-stage")
+        left = classed(VBox([stage, c.below, c.hint]), "workbench-left")
+        body = classed(HBox([left, classed(VBox([c.told]), "workbench-side")]), "workbench-body")
+        parts = [page.looks_and_script(), c.top, c.tokens, c.second, self._status_line, body]
+        return classed(VBox(parts), page.ROOT)
+
+    def _close(self) -> None:
+        self._ticket = None
+        self._hover_soon.cancel()
+        self._stage.close()
+
+
+def _hole(mask, run, like: torch.Tensor) -> torch.Tensor | None:
+    """The mask given, or that of the run's call; None where there is none, or nothing of it is hole."""
+    if mask is not None:
+        hole = check.mask(mask, like)
+        if hole.shape[0] != 1:
+            raise ValueError(f"mask holds {hole.shape[0]} masks, expected one.")
+    else:
+        hole = getattr(run, "arguments", {}).get("mask_image")
+        try:
+            check.mask(hole, like, "mask_image")
+        except (TypeError, ValueError):
+            return None
+    hole = hole[:1].detach().float().cpu()
+    return hole if hole.any() else None
