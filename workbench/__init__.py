@@ -28,6 +28,7 @@ _NAMES = {
     "load_recording": "stepping",
     "AttentionView": "widgets",
     "MaskEditor": "widgets",
+    "MatchView": "widgets",
     "RunPlayer": "widgets",
     "TrainingMonitor": "widgets",
 }

@@ -7,7 +7,8 @@ like and are made of; the views also `stage`, pictures to point at, and `shown`,
 
 from workbench.widgets.attention_view import AttentionView
 from workbench.widgets.mask_editor import MaskEditor
+from workbench.widgets.match_view import MatchView
 from workbench.widgets.run_player import RunPlayer
 from workbench.widgets.training_monitor import TrainingMonitor
 
-__all__ = ["AttentionView", "MaskEditor", "RunPlayer", "TrainingMonitor"]
+__all__ = ["AttentionView", "MaskEditor", "MatchView", "RunPlayer", "TrainingMonitor"]

@@ -31,7 +31,7 @@ class Shown:
 
     def __init__(self, name: str):
         self.error: Exception | None = None
-        self._name = name
+        self._kind = name
         self._closed = False
         self._status_line = classed(HTML(), "workbench-status")
         self._static = StaticPicture(name, self.snapshot, self._attempt)
@@ -83,7 +83,7 @@ class Shown:
 
     def _need_open(self) -> None:
         if self._closed:
-            raise RuntimeError(f"{self._name} is closed, make another one.")
+            raise RuntimeError(f"{self._kind} is closed, make another one.")
 
     def _changed(self) -> None:
         """Something else is shown: the status line and the picture follow."""

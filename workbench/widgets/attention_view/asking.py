@@ -143,7 +143,7 @@ class Asking:
         return found
 
     def with_word(self, question: Question) -> Question:
-        """The question about its prompt's longest word, which is no article; or, with words unknown, the first column."""
+        """The question about its prompt's longest word, or, where nobody knows them, about the first column."""
         own = [word for word in self.words(question.picture, question.part) if word.own]
         if not own:
             return replace(question, token=0, occurrence=None)

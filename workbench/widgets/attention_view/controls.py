@@ -10,7 +10,8 @@ from workbench.widgets.parts import bar, button, classed, group, words
 
 HINT = """Move over the picture to look, click to keep a pixel, <kbd>Esc</kbd> lets it go ·
 <kbd>←</kbd> <kbd>→</kbd> step · <kbd>space</kbd> film"""
-ALL_STEPS = "all"
+ALL = ""
+"""What menus have for None, which to ipywidgets means that nothing is chosen."""
 
 
 class Controls:
@@ -33,9 +34,9 @@ class Controls:
         self.mode = ToggleButtons(
             options=[("Word", "word"), ("Pixel", "pixel")], tooltips=["Where a word acts", "Where a pixel looks"]
         )
-        self.step = classed(SelectionSlider(options=[(ALL_STEPS, None)], description=""), "workbench-steps")
-        self.layer = classed(Dropdown(options=[("all layers", None)], tooltip="Layers"), "workbench-layer")
-        self.head = classed(Dropdown(options=[("mean", None)], tooltip="Heads"), "workbench-head")
+        self.step = classed(SelectionSlider(options=[("all", ALL)]), "workbench-steps")
+        self.layer = classed(Dropdown(options=[("all layers", ALL)], tooltip="Layers"), "workbench-layer")
+        self.head = classed(Dropdown(options=[("mean of all", ALL)], tooltip="Heads"), "workbench-head")
         self.how = classed(Dropdown(options=HOW, tooltip="How layers and words are summed up"), "workbench-how")
         self.keys = classed(Dropdown(options=["image"], tooltip="What the pixel looks at"), "workbench-how")
         self.picture = classed(Dropdown(options=range(pictures), tooltip="Picture of the batch"), "workbench-head")
@@ -49,7 +50,7 @@ class Controls:
         self._words: list[Word] | None = None
         self._hear(self.mode, lambda mode: setattr(view, "mode", mode))
         for name in ("step", "layer", "head", "how", "keys", "picture", "part"):
-            self._hear(getattr(self, name), lambda value, name=name: view.choose(**{name: value}))
+            self._hear(getattr(self, name), lambda value, name=name: view.choose(**{name: _value(value)}))
         self._hear(self.hold, lambda held: setattr(view, "hold", held))
         self._hear(self.strength, lambda value: setattr(view, "strength", value))
         self._lay_out(pictures, parts)
@@ -62,13 +63,14 @@ class Controls:
         try:
             self.mode.value = q.mode
             self._offer(self.step, self._steps(q))
-            self.step.value = q.step
-            layers = asking.layers(q.mode, q.keys)
-            self._offer(self.layer, layers if q.layer in [v for _, v in layers] else [*layers, (str(q.layer), q.layer)])
-            self.layer.value = q.layer
+            self.step.value = _option(q.step)
+            layers = [(label, _option(layer)) for label, layer in asking.layers(q.mode, q.keys)]
+            known = _option(q.layer) in [layer for _, layer in layers]
+            self._offer(self.layer, layers if known else [*layers, (str(q.layer), q.layer)])
+            self.layer.value = _option(q.layer)
             count = max(asking.heads(q), 1 + (q.head if q.head is not None else 0))
-            self._offer(self.head, [("mean of all", None)] + [(f"head {n}", n) for n in range(count)])
-            self.head.value = q.head
+            self._offer(self.head, [("mean of all", ALL)] + [(f"head {n}", n) for n in range(count)])
+            self.head.value = _option(q.head)
             self._offer(self.keys, [(part, part) for part in asking.key_parts() or ["image"]])
             self.how.value, self.keys.value, self.part.value = q.how, q.keys, q.part
             self.picture.value = q.picture
@@ -107,8 +109,8 @@ class Controls:
         self.second = bar(group(words("layers"), self.layer), group(words("heads"), self.head), self._how, self._keys)
         self.below = bar(group(self.scale), group(self.hold), group(words("colour"), self.strength))
 
-    def _steps(self, question: Question) -> list[tuple[str, int | None]]:
-        mean = [(ALL_STEPS, None)] if self._asking.can_mean or question.step is None else []
+    def _steps(self, question: Question) -> list[tuple[str, int | str]]:
+        mean = [("all", ALL)] if self._asking.can_mean or question.step is None else []
         steps = sorted({*self._asking.steps, *(() if question.step is None else (question.step,))})
         return mean + [(str(step), step) for step in steps]
 
@@ -142,6 +144,14 @@ class Controls:
                 self._attempt(action, change["new"])
 
         control.observe(changed, "value")
+
+
+def _option(value):
+    return ALL if value is None else value
+
+
+def _value(option):
+    return None if isinstance(option, str) and option == ALL else option
 
 
 def _row(name: str, share: float, kind: str, length: float) -> str:

@@ -1,0 +1,506 @@
+"""`wb.MatchView`: which point of one picture is which of another. Every gesture and button is also a method."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ipywidgets import Box, VBox
+
+from workbench import check, image, plot
+from workbench.widgets.match_view import page
+from workbench.widgets.match_view.controls import Controls
+from workbench.widgets.match_view.lines import COLOUR_MAPS, distance_to, lines_of, truth_of
+from workbench.widgets.parts import classed, colour_bar, css_colours
+from workbench.widgets.shown import Shown
+from workbench.widgets.stage import Dot, Line, Ring, Stage
+from workbench.widgets.timing import one_at_a_time
+
+WIDTH, HEIGHT = 912, 460
+"""CSS pixels there are for both pictures."""
+NEAR = 8
+"""CSS pixels at which a click counts as on a line."""
+SIDE = 560
+"""Longest side of each picture in the one left without a kernel."""
+HEAT = "magma"
+ASKED, FOUND, TRUE = "#40c4ff", "#ffeb3b", "#69f0ae"
+"""Colours of the point asked for, of its best match, and of where it is in truth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What features say to one point.
+
+    Args:
+        side: "a" or "b", whose point it is.
+        point: (x, y) in pixels of that picture.
+        heat_map: (H, W) of the other picture: how similar each place is.
+        best: (x, y) in pixels of the other picture: the most similar place; and how similar it is.
+        similarity: at the best place.
+        truth: (x, y) in the other picture; None where it is not known or not visible there.
+        error: distance between best and truth in pixels; None without a truth.
+    """
+
+    side: str
+    point: tuple[float, float]
+    heat_map: torch.Tensor
+    best: tuple[float, float]
+    similarity: float
+    truth: tuple[float, float] | None = None
+    error: float | None = None
+
+
+class MatchView(Shown):
+    """Two pictures with a line for each match; or a point of one, and how similar each place of the other is to it.
+
+    Points are (x, y) in pixels of the pictures given, however large they are shown.
+
+    Args:
+        a, b: (1, 3, H, W) in [0, 1]; sizes may differ, and are shown equally high.
+        matches: what `wb.match` gives: anything with points_a, points_b, confidence. None: no lines.
+        features: to ask points by: what `feature_pair` gives, with ``heat_map``, ``best`` and ``swapped``; or a function
+            point of a -> (H, W) of b. None: points cannot be asked.
+        truth: where points of a are in b: what ``scene.correspondences()`` gives, or a function (N, 2) -> (N, 2), which
+            may also return what is visible, as ``truth_at`` with its truth does. None: errors are not known.
+        flags: {name: (N,) bool}: more to choose matches by. Inliers come by themselves where RANSAC was asked for,
+            right and wrong where there is a truth.
+        tolerance: error in pixels up to which a match is right.
+        most: lines drawn at most, the surest first.
+
+    Attributes:
+        shown: numbers of the matches drawn, the surest first.
+        picked: number of the match picked, or None. answer: what features said to the last point, or None.
+
+    Raises:
+        TypeError, ValueError: pictures, matches, features, truth or flags of another kind or size.
+
+    Example:
+        >>> view = MatchView(a, b, wb.match(a, b, ransac="fundamental"), truth=scene.correspondences(0))
+        >>> view.threshold = 0.5; view.only(inliers=True); view.pick(0); view.colour = "error"
+    """
+
+    def __init__(
+        self, a: torch.Tensor, b: torch.Tensor, matches=None, *, features=None, truth=None, flags=None,
+        tolerance: float = 3.0, most: int = 100,
+    ):  # fmt: skip
+        self._images = [_one(a, "a"), _one(b, "b")]
+        self._sizes = [tuple(x.shape[-2:]) for x in self._images]
+        self._check_sizes(matches, "matches")
+        self.tolerance = check.number(tolerance, "tolerance", 0)
+        self._features = self._checked_features(features)
+        self._truth = truth_of(truth)
+        error = None
+        if matches is not None and self._truth is not None:
+            ends = np.asarray(matches.points_b.detach().cpu(), np.float64)
+            error = np.linalg.norm(self._truth(np.asarray(matches.points_a.detach().cpu())) - ends, axis=1)
+        self._lines = lines_of(matches, error, self.tolerance, flags)
+        c = self._lines.confidence
+        self._limits = (float(c.min()), float(c.max())) if len(c) else (0.0, 1.0)
+        self._threshold, self._most = self._limits[0], check.integer(most, "most", 1)
+        self.chosen_flags: set[str] = set()
+        self._mode = "match" if matches is not None or features is None else "point"
+        self._colour = "confidence"
+        self.picked: int | None = None
+        self.answer: Answer | None = None
+        super().__init__("the match view")
+        self._stage = Stage(self._sizes, WIDTH, HEIGHT, self._attempt)
+        modes = [m for m, there in (("match", matches is not None), ("point", features is not None)) if there]
+        colours = ["confidence"] + (["error"] if error is not None else [])
+        low, high = np.floor(self._limits[0] * 100) / 100, np.ceil(self._limits[1] * 100) / 100
+        self._threshold = float(low)
+        flags = list(self._lines.flags)
+        self._controls = Controls(self, self._attempt, modes or ["match"], colours, (low, high), flags, most)
+        self._stage.listen(down=self._down, key=self._press)
+        self.widget = self._lay_out()
+        self.refresh()
+
+    # Choosing lines
+
+    @property
+    def mode(self) -> str:
+        """What a click does: "match" picks a line, "point" asks the features. Can be set."""
+        return self._mode
+
+    @mode.setter
+    @one_at_a_time
+    def mode(self, mode: str) -> None:
+        self._need_open()
+        check.choice(mode, "mode", ("match", "point"))
+        if mode == "point":
+            self._need_features("a")
+        self._mode = mode
+        self.clear()
+
+    @property
+    def threshold(self) -> float:
+        """The least confidence of a line that is drawn. Can be set."""
+        return self._threshold
+
+    @threshold.setter
+    @one_at_a_time
+    def threshold(self, threshold: float) -> None:
+        self._threshold = check.number(threshold, "threshold")
+        self._choose()
+
+    @property
+    def most(self) -> int:
+        """How many lines are drawn at most, the surest first. Can be set."""
+        return self._most
+
+    @most.setter
+    @one_at_a_time
+    def most(self, most: int) -> None:
+        self._most = check.integer(most, "most", 1)
+        self._choose()
+
+    @property
+    def colour(self) -> str:
+        """What lines are coloured by: "confidence", or "error" where there is a truth. Can be set."""
+        return self._colour
+
+    @colour.setter
+    @one_at_a_time
+    def colour(self, colour: str) -> None:
+        check.choice(colour, "colour", COLOUR_MAPS)
+        if colour == "error" and self._lines.error is None:
+            raise RuntimeError("errors are not known, expected MatchView(a, b, matches, truth=...).")
+        self._colour = colour
+        self.refresh()
+
+    @one_at_a_time
+    def only(self, **flags: bool) -> None:
+        """Draws only matches that are so: ``only(inliers=True)``; False draws them all again.
+
+        Raises:
+            ValueError: nothing of the kind is known.
+        """
+        for name, wanted in flags.items():
+            check.choice(name, "flag", self._lines.flags)
+            _ = self.chosen_flags.add(name) if wanted else self.chosen_flags.discard(name)
+        self._choose()
+
+    @property
+    def shown(self) -> list[int]:
+        """Numbers of the matches that are drawn, the surest first."""
+        return self._lines.chosen(self._threshold, self.chosen_flags, self._most).tolist()
+
+    # Picking and asking
+
+    @one_at_a_time
+    def pick(self, number: int) -> None:
+        """Picks a match by its number, and tells its points, confidence and error."""
+        self._need_open()
+        if not len(self._lines):
+            raise RuntimeError("there are no matches, expected MatchView(a, b, matches).")
+        self._mode, self.answer = "match", None
+        self.picked = check.integer(number, "number", 0, len(self._lines) - 1)
+        self.refresh()
+
+    def next(self) -> None:
+        """Picks the next match of those shown, the less sure one; after the last the first."""
+        self._turn(1)
+
+    def previous(self) -> None:
+        """Picks the match before; before the first the last."""
+        self._turn(-1)
+
+    @one_at_a_time
+    def point(self, x: float, y: float, side: str = "a") -> Answer:
+        """Asks the features for a point: what a click in "point" mode does.
+
+        Args:
+            x, y: in pixels of the picture.
+            side: "a" or "b": which picture.
+
+        Returns:
+            `Answer`: heat map over the other picture, best match, truth and error.
+
+        Raises:
+            RuntimeError: there are no features, or only such as answer for points of a.
+        """
+        self._need_open()
+        asked, where = self._need_features(check.choice(side, "side", ("a", "b"))), "ab".index(side)
+        height, width = self._sizes[where]
+        point = check.number(x, "x", 0, width), check.number(y, "y", 0, height)
+        other = self._sizes[1 - where]
+        heat = (asked.heat_map(point) if hasattr(asked, "heat_map") else asked(point)).detach().float().cpu()
+        if tuple(heat.shape) != other:
+            raise ValueError(f"the heat map has shape {tuple(heat.shape)}, expected (H, W) of the picture, {other}.")
+        if hasattr(asked, "best"):
+            best, similarity = (x.detach().cpu() for x in asked.best([point]))
+            found, sure = tuple(best[0].tolist()), float(similarity[0])
+        else:
+            place = int(heat.argmax())
+            found, sure = (place % other[1] + 0.5, place // other[1] + 0.5), float(heat.max())
+        there, error = None, None
+        if side == "a" and self._truth is not None:
+            true = self._truth(np.asarray([point]))[0]
+            if np.isfinite(true).all():
+                there, error = tuple(true.tolist()), float(np.linalg.norm(true - found))
+        self._mode, self.picked = "point", None
+        self.answer = Answer(side, point, heat, found, sure, there, error)
+        self.refresh()
+        return self.answer
+
+    @one_at_a_time
+    def clear(self) -> None:
+        """Lets go of what was picked or asked; what Esc does."""
+        self.picked = self.answer = None
+        self.refresh()
+
+    # Looking
+
+    @one_at_a_time
+    def refresh(self) -> None:
+        """Draws everything again, should the canvas be empty."""
+        if self._closed:
+            return
+        self.error = None
+        shown = self.shown
+        self._controls.follow(self, self._counted(shown), self.picked is None and self.answer is None)
+        self._controls.scale.value = self._scale()
+        self._controls.tell(*self._facts())
+        for number, picture in enumerate(self._images):
+            self._stage.show_picture(number, picture)
+            film = None
+            if self.answer is not None and "ab".index(self.answer.side) != number:
+                film = self._heat()
+            self._stage.show_film(number, film)
+        self._stage.mark(self._marks(shown))
+        self._stage.redraw()
+        self._changed()
+
+    @one_at_a_time
+    def snapshot(self) -> torch.Tensor:
+        """Both pictures with what is drawn on them, and a bar of its colours: (1, 3, H, W) in [0, 1]."""
+        pictures = [self._at_height(n) for n in range(2)]
+        scales = [p.shape[-1] / size[1] for p, size in zip(pictures, self._sizes, strict=True)]
+        answer, options = self.answer, {}
+        if answer is None:
+            shown = self.shown
+            if self.picked is not None and self.picked not in shown:
+                shown = [*shown, self.picked]
+            points = self._lines.a[shown] * scales[0], self._lines.b[shown] * scales[1]
+            values = self._lines.confidence if self._colour == "confidence" else self._lines.error
+            if shown:
+                options = {"values": values[shown], "label": self._unit(), "colours": COLOUR_MAPS[self._colour],
+                           "limits": self._colour_limits()}  # fmt: skip
+            title = self._counted(shown)
+        else:
+            ends = (answer.point, answer.best) if answer.side == "a" else (answer.best, answer.point)
+            points = [np.asarray([end]) * scale for end, scale in zip(ends, scales, strict=True)]
+            title = ", ".join([self._facts()[0], *(fact for fact, _ in self._facts()[1])])
+        if self.picked is not None:
+            title = ", ".join([self._facts()[0], *(fact for fact, _ in self._facts()[1])])
+        figure = plot.show_matches(*pictures, *points, title=title, most=None, **options)
+        figure.set_size_inches(11, 11 * pictures[0].shape[-2] / sum(p.shape[-1] for p in pictures) + 0.5)
+        return image.load_image(figure.encode()[1])
+
+    def __repr__(self) -> str:
+        sizes = " and ".join(f"{h}x{w}" for h, w in self._sizes)
+        asked = "" if self.answer is None else f", asked ({self.answer.point[0]:g}, {self.answer.point[1]:g})"
+        return f"MatchView({sizes}, {self._counted(self.shown)}{asked})"
+
+    # Inside
+
+    def _choose(self) -> None:
+        """Other lines are drawn; the one picked goes with those that are not."""
+        self._need_open()
+        if self.picked is not None and self.picked not in self.shown:
+            self.picked = None
+        self.refresh()
+
+    @one_at_a_time
+    def _turn(self, by: int) -> None:
+        shown = self.shown
+        if not shown:
+            raise RuntimeError("no match is shown. Lower the threshold, or show more than those of one kind.")
+        here = shown.index(self.picked) if self.picked in shown else (-1 if by > 0 else 0)
+        self.pick(shown[(here + by) % len(shown)])
+
+    def _recover(self) -> None:
+        self._controls.follow(self, self._counted(self.shown), self.picked is None and self.answer is None)
+
+    def _check_sizes(self, given, name: str) -> None:
+        """Matches and features tell of which sizes their pictures were, where they do."""
+        for side, size in zip("ab", self._sizes, strict=True):
+            told = getattr(given, f"size_{side}", None)
+            if told is not None and tuple(told) != size:
+                raise ValueError(f"{name} are of a picture {side} of {tuple(told)} (H, W), expected {size}, as given.")
+
+    def _checked_features(self, features):
+        self._check_sizes(features, "features")
+        if features is not None and not (callable(features) or hasattr(features, "heat_map")):
+            raise TypeError(
+                f"features is a {type(features).__name__}, expected a feature pair, or a function from a point of a "
+                "to a heat map (H, W) of b."
+            )
+        return features
+
+    def _need_features(self, side: str):
+        """What answers for points of one picture."""
+        if self._features is None:
+            raise RuntimeError("points cannot be asked, expected MatchView(a, b, features=...).")
+        if side == "a":
+            return self._features
+        if not hasattr(self._features, "swapped"):
+            raise RuntimeError("features is a function for points of a, click there; a feature pair answers for both.")
+        return self._features.swapped()
+
+    def _colours(self) -> list[str]:
+        """Of every line."""
+        levels = self._lines.levels(self._colour, self._colour_limits())
+        return css_colours(levels, COLOUR_MAPS[self._colour]) if len(levels) else []
+
+    def _colour_limits(self) -> tuple[float, float]:
+        return self._limits if self._colour == "confidence" else (0.0, 2 * self.tolerance)
+
+    def _unit(self) -> str:
+        return "confidence" if self._colour == "confidence" else "error in px"
+
+    def _marks(self, shown: list[int]) -> list:
+        """What is drawn over the pictures, in CSS pixels; the surest lines last, on top."""
+        to = [pane.to_stage for pane in self._stage.panes]
+        if self.answer is not None:
+            return self._answer_marks(to)
+        lines, colours, marks, dots = self._lines, self._colours(), [], []
+        for k in reversed(shown):
+            start, end = to[0](*lines.a[k]), to[1](*lines.b[k])
+            marks.append(Line(start, end, colours[k]))
+            dots += [Dot(start, colours[k], 2.5), Dot(end, colours[k], 2.5)]
+        marks += dots
+        if self.picked is not None:
+            start, end = to[0](*lines.a[self.picked]), to[1](*lines.b[self.picked])
+            marks += [Line(start, end, "black", 5), Line(start, end, "white", 2.5), Ring(start), Ring(end)]
+            true = self._true_end(self.picked)
+            marks += [Ring(to[1](*true), TRUE)] if true is not None else []
+        return marks
+
+    def _answer_marks(self, to: list[Callable]) -> list:
+        answer, here = self.answer, "ab".index(self.answer.side)
+        start, end = to[here](*answer.point), to[1 - here](*answer.best)
+        marks = [Line(start, end, "rgba(0, 0, 0, 0.6)", 3.5), Line(start, end, "white", 1.5)]
+        marks += [Ring(start, ASKED), Ring(end, FOUND)]
+        return marks + ([Ring(to[1 - here](*answer.truth), TRUE)] if answer.truth is not None else [])
+
+    def _true_end(self, number: int) -> tuple[float, float] | None:
+        if self._truth is None:
+            return None
+        true = self._truth(self._lines.a[number][None])[0]
+        return tuple(true.tolist()) if np.isfinite(true).all() else None
+
+    def _heat(self) -> torch.Tensor:
+        """The answer's heat map as colours, from its least to its largest similarity."""
+        heat = self.answer.heat_map
+        low, high = heat.aminmax()
+        return plot.heat_map(((heat - low) / (high - low).clamp_min(1e-12))[None, None], 1.0, HEAT)
+
+    def _at_height(self, number: int) -> torch.Tensor:
+        """A picture for the snapshot, with the heat map over it, as large as its pane or smaller."""
+        pane = self._stage.panes[number]
+        size = max(1, round(pane.height)), max(1, round(pane.width))
+        picture = image.resize(self._images[number], size)
+        if self.answer is None or "ab".index(self.answer.side) == number:
+            return picture
+        return 0.3 * picture + 0.7 * image.resize(self._heat(), size)
+
+    def _scale(self) -> str:
+        """What the colours mean."""
+        if self.answer is not None:
+            low, high = self.answer.heat_map.aminmax()
+            return colour_bar("similarity", f"{low:.2f}", f"{high:.2f}", HEAT)
+        if not len(self._lines):
+            return ""
+        low, high = self._colour_limits()
+        more = " px and more" if self._colour == "error" else ""
+        digits = ".2f" if self._colour == "confidence" else "g"
+        return colour_bar(self._unit(), f"{low:{digits}}", f"{high:{digits}}{more}", COLOUR_MAPS[self._colour])
+
+    def _counted(self, shown: list[int]) -> str:
+        if not len(self._lines):
+            return "no matches"
+        there = self._lines.count(self._threshold, self.chosen_flags)
+        told = f"{len(shown)} drawn" if len(shown) == there else f"{len(shown)} drawn, the surest"
+        told += f" of {there} chosen" if len(shown) < there < len(self._lines) else ""
+        told += f" of {len(self._lines)} matches"
+        if self._lines.error is not None and there:
+            error = self._lines.error[self._lines.chosen(self._threshold, self.chosen_flags, len(self._lines))]
+            known = error[np.isfinite(error)]
+            if len(known):
+                told += f", {np.mean(known <= self.tolerance):.0%} right to {self.tolerance:g} px"
+        return told
+
+    def _facts(self) -> tuple[str, list[tuple[str, bool]]]:
+        """Numbers of what was picked or asked: a title, and words with whether they are bad."""
+        if self.answer is not None:
+            x = self.answer
+            facts = [(f"best at {_told(x.best)} of {'ba'['ab'.index(x.side)]}", False)]
+            facts.append((f"similarity {x.similarity:.3f}", False))
+            if x.error is not None:
+                facts += [(f"in truth {_told(x.truth)}", False), (f"error {x.error:.1f} px", x.error > self.tolerance)]
+            elif self._truth is not None and x.side == "a":
+                facts.append(("in truth not visible there", False))
+            return f"Point {_told(x.point)} of {x.side}", facts
+        if self.picked is None:
+            return "", []
+        k, lines = self.picked, self._lines
+        facts = [
+            (f"{_told(lines.a[k])} to {_told(lines.b[k])}", False),
+            (f"confidence {lines.confidence[k]:.3f}", False),
+        ]
+        if lines.error is not None:
+            error = lines.error[k]
+            told = f"error {error:.1f} px" if np.isfinite(error) else "in truth not visible there"
+            facts.append((told, bool(error > self.tolerance)))
+        own = [name for name in lines.flags if name not in ("right", "wrong")]
+        facts += [(name if lines.flags[name][k] else f"not: {name}", not lines.flags[name][k]) for name in own]
+        return f"Match {k}", facts
+
+    # Mouse and keys
+
+    def _down(self, x: float, y: float) -> None:
+        """A click: asks a point, or picks the nearest line whose end or middle is under the mouse."""
+        number = self._stage.pane_at(x, y)
+        if self._mode == "point":
+            if number is not None:
+                self.point(*self._stage.panes[number].to_picture(x, y), side="ab"[number])
+            return
+        shown = self.shown
+        if not shown:
+            return
+        starts, ends = (
+            np.asarray([pane.to_stage(*p) for p in points[shown]])
+            for pane, points in zip(self._stage.panes, (self._lines.a, self._lines.b), strict=True)
+        )
+        at_ends = np.minimum(*(np.linalg.norm(side - (x, y), axis=1) for side in (starts, ends)))
+        on_line = distance_to((x, y), starts, ends)
+        # An end is what a person aims at; lines cross everywhere.
+        near = at_ends if at_ends.min() <= NEAR else on_line
+        _ = self.pick(shown[int(near.argmin())]) if near.min() <= NEAR else self.clear()
+
+    def _press(self, key: str) -> None:
+        if key == "Escape":
+            self.clear()
+        elif key in ("ArrowLeft", "ArrowRight"):
+            self._turn(1 if key == "ArrowRight" else -1)
+
+    def _lay_out(self) -> VBox:
+        c = self._controls
+        stage = classed(Box([self._stage.canvas]), "workbench-stage")
+        parts = [page.looks_and_script(), c.top, stage, c.below, c.told, self._status_line, c.hint]
+        return classed(VBox(parts), page.ROOT)
+
+    def _close(self) -> None:
+        self._stage.close()
+
+
+def _one(picture: torch.Tensor, name: str) -> torch.Tensor:
+    """One picture on the CPU."""
+    check.image(picture, name)
+    if picture.shape[0] != 1:
+        raise ValueError(f"{name} holds {picture.shape[0]} pictures, expected one. Take one with {name}[i:i + 1].")
+    return picture.detach().float().cpu()
+
+
+def _told(point) -> str:
+    return f"({point[0]:.1f}, {point[1]:.1f})"
