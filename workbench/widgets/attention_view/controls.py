@@ -96,7 +96,7 @@ class Controls:
         if masses:
             parts.append(f"<table>{''.join(_row(name, share, kind, share) for name, share, kind in masses)}</table>")
         if shares:
-            most = max(share for _, share, _ in shares) or 1.0
+            most = max((share for _, share, own in shares if own), default=0.0) or 1.0
             rows = [_row(name, share, "" if own else "other", share / most) for name, share, own in shares]
             parts.append(f"<h4>{html.escape(beside)}</h4><table>{''.join(rows)}</table>")
         self.told.value = "".join(parts)

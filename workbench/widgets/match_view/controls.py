@@ -72,9 +72,9 @@ class Controls:
         self.clear.disabled = idle
         self.back.disabled = self.next.disabled = not len(view.shown)
 
-    def tell(self, title: str, facts: list[tuple[str, bool]]) -> None:
-        """The numbers of what was picked or asked: words, and whether they are bad."""
-        spans = "".join(f'<span class="{"off" if bad else ""}">{html.escape(fact)}</span>' for fact, bad in facts)
+    def tell(self, title: str, facts: list[tuple[str, str]]) -> None:
+        """The numbers of what was picked or asked: words and their class."""
+        spans = "".join(f'<span class="{kind}">{html.escape(fact)}</span>' for fact, kind in facts)
         self.told.value = f"<b>{html.escape(title)}</b> &nbsp; {spans}" if title else "&nbsp;"
 
     def _hear(self, control, action: Callable) -> None:

@@ -1,6 +1,5 @@
 """`wb.MatchView`: which point of one picture is which of another. Every gesture and button is also a method."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +57,8 @@ class MatchView(Shown):
     Args:
         a, b: (1, 3, H, W) in [0, 1]; sizes may differ, and are shown equally high.
         matches: what `wb.match` gives: anything with points_a, points_b, confidence. None: no lines.
-        features: to ask points by: what `feature_pair` gives, with ``heat_map``, ``best`` and ``swapped``; or a function
-            point of a -> (H, W) of b. None: points cannot be asked.
+        features: to ask points by: what `feature_pair` gives, with ``heat_map``, ``best`` and ``swapped``; or a
+            function, point of a -> (H, W) of b. None: points cannot be asked.
         truth: where points of a are in b: what ``scene.correspondences()`` gives, or a function (N, 2) -> (N, 2), which
             may also return what is visible, as ``truth_at`` with its truth does. None: errors are not known.
         flags: {name: (N,) bool}: more to choose matches by. Inliers come by themselves where RANSAC was asked for,
@@ -276,22 +275,22 @@ class MatchView(Shown):
         pictures = [self._at_height(n) for n in range(2)]
         scales = [p.shape[-1] / size[1] for p, size in zip(pictures, self._sizes, strict=True)]
         answer, options = self.answer, {}
+        rings = [(side, np.multiply(at, scales["ab".index(side)]), colour) for side, at, colour in self._rings()]
         if answer is None:
-            shown = self.shown
-            if self.picked is not None and self.picked not in shown:
-                shown = [*shown, self.picked]
+            shown = [k for k in self.shown if k != self.picked] + [k for k in [self.picked] if k is not None]
             points = self._lines.a[shown] * scales[0], self._lines.b[shown] * scales[1]
             values = self._lines.confidence if self._colour == "confidence" else self._lines.error
             if shown:
                 options = {"values": values[shown], "label": self._unit(), "colours": COLOUR_MAPS[self._colour],
                            "limits": self._colour_limits()}  # fmt: skip
-            title = self._counted(shown)
+            options["strong"] = None if self.picked is None else len(shown) - 1
         else:
             ends = (answer.point, answer.best) if answer.side == "a" else (answer.best, answer.point)
             points = [np.asarray([end]) * scale for end, scale in zip(ends, scales, strict=True)]
-            title = ", ".join([self._facts()[0], *(fact for fact, _ in self._facts()[1])])
-        if self.picked is not None:
-            title = ", ".join([self._facts()[0], *(fact for fact, _ in self._facts()[1])])
+            options["strong"] = 0
+        name, facts = self._facts()
+        title = ", ".join([name, *(fact for fact, _ in facts)]) if name else self._counted(self.shown)
+        options["rings"] = rings
         figure = plot.show_matches(*pictures, *points, title=title, most=None, **options)
         figure.set_size_inches(11, 11 * pictures[0].shape[-2] / sum(p.shape[-1] for p in pictures) + 0.5)
         return image.load_image(figure.encode()[1])
@@ -360,28 +359,36 @@ class MatchView(Shown):
 
     def _marks(self, shown: list[int]) -> list:
         """What is drawn over the pictures, in CSS pixels; the surest lines last, on top."""
-        to = [pane.to_stage for pane in self._stage.panes]
         if self.answer is not None:
-            return self._answer_marks(to)
+            return self._strong_marks()
+        to = [pane.to_stage for pane in self._stage.panes]
         lines, colours, marks, dots = self._lines, self._colours(), [], []
         for k in reversed(shown):
             start, end = to[0](*lines.a[k]), to[1](*lines.b[k])
             marks.append(Line(start, end, colours[k]))
             dots += [Dot(start, colours[k], 2.5), Dot(end, colours[k], 2.5)]
         marks += dots
-        if self.picked is not None:
-            start, end = to[0](*lines.a[self.picked]), to[1](*lines.b[self.picked])
-            marks += [Line(start, end, "black", 5), Line(start, end, "white", 2.5), Ring(start), Ring(end)]
-            true = self._true_end(self.picked)
-            marks += [Ring(to[1](*true), TRUE)] if true is not None else []
-        return marks
+        return marks + self._strong_marks()
 
-    def _answer_marks(self, to: list[Callable]) -> list:
-        answer, here = self.answer, "ab".index(self.answer.side)
-        start, end = to[here](*answer.point), to[1 - here](*answer.best)
-        marks = [Line(start, end, "rgba(0, 0, 0, 0.6)", 3.5), Line(start, end, "white", 1.5)]
-        marks += [Ring(start, ASKED), Ring(end, FOUND)]
-        return marks + ([Ring(to[1 - here](*answer.truth), TRUE)] if answer.truth is not None else [])
+    def _strong_marks(self) -> list:
+        """What was picked or asked: a broad line, and rings."""
+        rings = self._rings()
+        places = [self._stage.panes["ab".index(side)].to_stage(*at) for side, at, _ in rings]
+        lines = [Line(*places[:2], "rgba(0, 0, 0, 0.8)", 4.5), Line(*places[:2], "white", 2.25)] if rings else []
+        return lines + [Ring(place, colour) for place, (_, _, colour) in zip(places, rings, strict=True)]
+
+    def _rings(self) -> list[tuple[str, tuple[float, float], str]]:
+        """Both ends of what was picked or asked, and where the second is in truth: side, point, colour."""
+        answer, k = self.answer, self.picked
+        if answer is not None:
+            other = "ba"["ab".index(answer.side)]
+            found = [(answer.side, answer.point, ASKED), (other, answer.best, FOUND)]
+            return found + ([(other, answer.truth, TRUE)] if answer.truth is not None else [])
+        if k is None:
+            return []
+        true = self._true_end(k)
+        found = [("a", tuple(self._lines.a[k]), ASKED), ("b", tuple(self._lines.b[k]), FOUND)]
+        return found + ([("b", true, TRUE)] if true is not None else [])
 
     def _true_end(self, number: int) -> tuple[float, float] | None:
         if self._truth is None:
@@ -390,10 +397,12 @@ class MatchView(Shown):
         return tuple(true.tolist()) if np.isfinite(true).all() else None
 
     def _heat(self) -> torch.Tensor:
-        """The answer's heat map as colours, from its least to its largest similarity."""
-        heat = self.answer.heat_map
-        low, high = heat.aminmax()
-        return plot.heat_map(((heat - low) / (high - low).clamp_min(1e-12))[None, None], 1.0, HEAT)
+        """The answer's heat map as colours, from its median to its largest similarity: the lower half tells nothing."""
+        heat, (low, high) = self.answer.heat_map, self._heat_limits()
+        return plot.heat_map(((heat - low) / max(high - low, 1e-12)).clamp(0, 1)[None, None], 1.0, HEAT)
+
+    def _heat_limits(self) -> tuple[float, float]:
+        return float(self.answer.heat_map.median()), float(self.answer.heat_map.max())
 
     def _at_height(self, number: int) -> torch.Tensor:
         """A picture for the snapshot, with the heat map over it, as large as its pane or smaller."""
@@ -407,8 +416,8 @@ class MatchView(Shown):
     def _scale(self) -> str:
         """What the colours mean."""
         if self.answer is not None:
-            low, high = self.answer.heat_map.aminmax()
-            return colour_bar("similarity", f"{low:.2f}", f"{high:.2f}", HEAT)
+            low, high = self._heat_limits()
+            return colour_bar("similarity", f"≤ {low:.2f}", f"{high:.2f}", HEAT)
         if not len(self._lines):
             return ""
         low, high = self._colour_limits()
@@ -430,31 +439,29 @@ class MatchView(Shown):
                 told += f", {np.mean(known <= self.tolerance):.0%} right to {self.tolerance:g} px"
         return told
 
-    def _facts(self) -> tuple[str, list[tuple[str, bool]]]:
-        """Numbers of what was picked or asked: a title, and words with whether they are bad."""
+    def _facts(self) -> tuple[str, list[tuple[str, str]]]:
+        """Numbers of what was picked or asked: a title, and words with their class: a ring's colour, or off."""
         if self.answer is not None:
             x = self.answer
-            facts = [(f"best at {_told(x.best)} of {'ba'['ab'.index(x.side)]}", False)]
-            facts.append((f"similarity {x.similarity:.3f}", False))
-            if x.error is not None:
-                facts += [(f"in truth {_told(x.truth)}", False), (f"error {x.error:.1f} px", x.error > self.tolerance)]
-            elif self._truth is not None and x.side == "a":
-                facts.append(("in truth not visible there", False))
-            return f"Point {_told(x.point)} of {x.side}", facts
+            facts = [(f"asked {_told(x.point)} of {x.side}", "asked")]
+            facts.append((f"best match {_told(x.best)} of {'ba'['ab'.index(x.side)]}", "found"))
+            facts.append((f"similarity {x.similarity:.3f}", ""))
+            return "Point", facts + self._told_truth(x.truth, x.error, self._truth is not None and x.side == "a")
         if self.picked is None:
             return "", []
         k, lines = self.picked, self._lines
-        facts = [
-            (f"{_told(lines.a[k])} to {_told(lines.b[k])}", False),
-            (f"confidence {lines.confidence[k]:.3f}", False),
-        ]
-        if lines.error is not None:
-            error = lines.error[k]
-            told = f"error {error:.1f} px" if np.isfinite(error) else "in truth not visible there"
-            facts.append((told, bool(error > self.tolerance)))
+        facts = [(_told(lines.a[k]), "asked"), (_told(lines.b[k]), "found")]
+        facts.append((f"confidence {lines.confidence[k]:.3f}", ""))
+        true = self._true_end(k)
+        facts += self._told_truth(true, None if true is None else float(lines.error[k]), lines.error is not None)
         own = [name for name in lines.flags if name not in ("right", "wrong")]
-        facts += [(name if lines.flags[name][k] else f"not: {name}", not lines.flags[name][k]) for name in own]
+        facts += [(name, "") if lines.flags[name][k] else (f"not: {name}", "off") for name in own]
         return f"Match {k}", facts
+
+    def _told_truth(self, true, error: float | None, known: bool) -> list[tuple[str, str]]:
+        if true is None:
+            return [("in truth not visible there", "")] if known else []
+        return [(f"truth {_told(true)}", "true"), (f"error {error:.1f} px", "off" if error > self.tolerance else "")]
 
     # Mouse and keys
 
