@@ -136,8 +136,7 @@ def test_pixels_by_hover_click_and_escape(view, screenshots):
     view.screenshot(screenshots / "attention_pixel.png")
     view.nothing_sticks_out()
     view.key("Escape")
-    view.settle()
-    assert view.root.locator(".workbench-told", has_text="Words that").count() == 0
+    view.root.locator(".workbench-told", has_text="Words that").wait_for(state="hidden")
     for key in ("x", "d", "d"):  # letters that JupyterLab cuts and deletes cells by
         view.key(key)
     assert view.state()["error"] == "None"

@@ -47,6 +47,7 @@ POINTED = """
 .ROOT button.jupyter-button.chosen:hover:enabled { background: #1565c0; }
 .ROOT .widget-toggle-buttons { width: auto; margin: 0; }
 .ROOT .widget-toggle-buttons button { margin: 0 2px 0 0; }
+.ROOT .widget-toggle-buttons button i { display: none; }
 .ROOT .widget-dropdown { margin: 0; }
 .ROOT .widget-hslider { margin: 0; }
 .ROOT .widget-readout { min-width: 34px; font-variant-numeric: tabular-nums; }

@@ -49,8 +49,9 @@ def css_colours(levels: torch.Tensor, colours: str) -> list[str]:
 def colour_bar(name: str, low: str, high: str, colours: str) -> str:
     """A bar that tells what colours mean, as HTML."""
     stops = ", ".join(css_colours(torch.linspace(0, 1, 9), colours))
+    told = f"<b>{html.escape(name)}</b>" if name else ""
     return (
-        f'<span class="workbench-scale"><b>{html.escape(name)}</b> {html.escape(low)} '
+        f'<span class="workbench-scale">{told} {html.escape(low)} '
         f'<i style="background: linear-gradient(to right, {stops})"></i> {html.escape(high)}</span>'
     )
 

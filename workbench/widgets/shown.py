@@ -92,10 +92,11 @@ class Shown:
 
     def _tell(self) -> None:
         told, kind, trace = self._told_status()
-        line = f'<span class="{kind}">{html.escape(told)}</span>' if told else "&nbsp;"
+        line = f'<span class="{kind}">{html.escape(told)}</span>'
         if trace:
             line += f"<details><summary>where it happened</summary><pre>{html.escape(trace)}</pre></details>"
         self._status_line.value = line
+        self._status_line.layout.display = None if told else "none"
 
     def _told_status(self) -> tuple[str, str, str]:
         """Words, what kind they are, and an error's traceback."""

@@ -106,7 +106,7 @@ class Controls:
         several += [group(words("part"), self.part)] if len(parts) > 1 else []
         self._how, self._keys = group(words("sum up"), self.how), group(words("looks at"), self.keys)
         self.top = bar(group(self.mode), group(words("step"), self.step, self.play, self.pause), *several)
-        self.second = bar(group(words("layers"), self.layer), group(words("heads"), self.head), self._how, self._keys)
+        self.second = bar(group(words("layers"), self.layer), self._how, self._keys, group(words("heads"), self.head))
         self.below = bar(group(self.scale), group(self.hold), group(words("colour"), self.strength))
 
     def _steps(self, question: Question) -> list[tuple[str, int | str]]:
