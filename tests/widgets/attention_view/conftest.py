@@ -1,7 +1,5 @@
 """Records to look at: one whose maps are known by hand, and a real one, tiny."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -102,5 +100,4 @@ def references():
     record = FakeRecord()
     record.keys = lambda: {"down_blocks.0.attn1": ("image", "reference")}
     record.grids = lambda: {"down_blocks.0.attn1": (12, 18)}
-    record.run = SimpleNamespace(recorded=0)
     return record

@@ -122,7 +122,7 @@ class Asking:
         """The most heads of a layer in question."""
         wanted = "text" if question.mode == "word" else question.keys
         keys = self.attention.keys()
-        return max((n for name, n in self.attention.heads().items() if wanted in keys[name]), default=1)
+        return max((n for name, n in self.attention.heads().items() if wanted in keys.get(name, ())), default=1)
 
     def words(self, picture: int, part: str) -> list[Word]:
         """The prompt's words, each once, its pieces together; then start and end. Empty where nobody knows them."""
@@ -203,6 +203,28 @@ class Asking:
             rest = sum(columns) - sum(share for _, share, _ in told)
             told.append(("padding", max(rest, 0.0), False))
         return sorted(told, key=lambda entry: -entry[1])
+
+    def title(self, question: Question) -> str:
+        """What is asked, in words."""
+        if question.mode == "word":
+            return f"where {self._name(question)} acts"
+        looks = "looks" if question.keys == "image" else f"looks in the {question.keys}"
+        return f"where pixel ({question.point[0]:.0f}, {question.point[1]:.0f}) {looks}"
+
+    def _name(self, question: Question) -> str:
+        if isinstance(question.token, str):
+            which = "" if question.occurrence is None else f" ({question.occurrence + 1})"
+            return f"“{question.token}”{which}"
+        words = self.words(question.picture, question.part)
+        known = [word.text for word in words if word.columns == (question.token,)]
+        return f"the {known[0]} token" if known else f"column {question.token}"
+
+    def where(self, question: Question) -> str:
+        """Of which step, layer and head, in words."""
+        q = question
+        step = "mean of all steps" if q.step is None else f"step {q.step}"
+        layer = "all layers" if q.layer is None else str(q.layer)
+        return f"{step}, {layer}, {'mean of heads' if q.head is None else f'head {q.head}'}"
 
     def _prime(self) -> None:
         """Of a run of which nothing is kept, has its last step computed once more: that tells what layers there are."""

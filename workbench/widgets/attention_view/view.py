@@ -11,6 +11,7 @@ from workbench import check, image, plot
 from workbench.widgets.attention_view import page
 from workbench.widgets.attention_view.asking import HOW, MODES, NOT_THERE, Asking, Question
 from workbench.widgets.attention_view.controls import Controls
+from workbench.widgets.attention_view.pictures import COLOURS, Pictures
 from workbench.widgets.parts import classed, colour_bar
 from workbench.widgets.shown import Shown
 from workbench.widgets.stage import Ring, Stage
@@ -21,10 +22,7 @@ WIDTH, HEIGHT = 560, 470
 PACE = 0.3
 """Seconds from one step of the film to the next, if computing it does not take longer."""
 HOVERS_PER_SECOND = 12
-SIDE = 480
-"""Longest side of the frames of a film and of the pictures left without a kernel."""
 STRIP = 8
-COLOURS = "magma"
 _SAME = object()
 
 
@@ -62,15 +60,7 @@ class AttentionView(Shown):
     def __init__(self, attention, image=None, mask=None, *, reference=None, **chosen):
         self._asking = Asking(attention)
         self._size = tuple(attention.size)
-        self._run = getattr(attention, "run", None)
-        self._image = None if image is None else check.image(image)
-        blank = torch.full((1, 3, *self._size), 0.5)
-        if image is not None:
-            check.same_size(image, blank, "image", "the record")
-        self.mask = _hole(mask, self._run, blank)
-        self._reference = None if reference is None else check.image(reference, "reference")
-        self._blank = blank
-        self._backgrounds: dict = {}
+        self._pictures = Pictures(self._size, image, mask, reference, getattr(attention, "run", None))
         self.map: torch.Tensor | None = None
         self._missing = ""
         self._pinned = False
@@ -80,11 +70,11 @@ class AttentionView(Shown):
         self._ticket: object = None  # of the film that plays
         super().__init__("the attention view")
         self.question = self._first()
-        sizes = [self._size, *([self._shown_reference().shape[-2:]] if len(self._asking.key_parts()) > 1 else [])]
+        sizes = [self._size, *([self._pictures.reference.shape[-2:]] if len(self._asking.key_parts()) > 1 else [])]
         self._stage = Stage(sizes, WIDTH, HEIGHT, self._attempt)
         self._hover_soon = Throttle(self._show, HOVERS_PER_SECOND, self._attempt)
         parts = tuple(getattr(attention, "parts", ("text",)))
-        count = 1 if self._image is None else len(self._image)
+        count = self._pictures.count or 1
         self._controls = Controls(self, self._asking, self._attempt, count, parts, self._strength)
         self._stage.listen(down=self._down, move=self._move, leave=self._leave, key=self._press)
         self.widget = self._lay_out()
@@ -120,8 +110,8 @@ class AttentionView(Shown):
         if how is not _SAME:
             q = replace(q, how=check.choice(how, "how", HOW))
         if picture is not _SAME:
-            count = None if self._image is None else len(self._image) - 1
-            q = replace(q, picture=check.integer(picture, "picture", 0, count))
+            count = self._pictures.count
+            q = replace(q, picture=check.integer(picture, "picture", 0, None if count is None else count - 1))
         if part is not _SAME:
             q = replace(q, part=check.choice(part, "part", getattr(self._asking.attention, "parts", ("text",))))
         if keys is not _SAME:
@@ -182,6 +172,11 @@ class AttentionView(Shown):
         self._strength = check.number(strength, "strength", 0, 1)
         self._show()
 
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """The hole that is shown, (1, 1, H, W), or None."""
+        return self._pictures.mask
+
     # The film
 
     @property
@@ -233,16 +228,18 @@ class AttentionView(Shown):
         """Asks the record anew, after more was recorded; and draws everything again, should the canvas be empty."""
         if not self._closed:
             self._asking.refresh()
-            self._backgrounds.clear()
+            self._pictures.forget()
             self._show()
             self._stage.redraw()
 
     @one_at_a_time
     def snapshot(self) -> torch.Tensor:
         """The picture, the map over it and alone, and below the same of up to eight steps: (1, 3, H, W) in [0, 1]."""
-        q, title = self.question, f"{self._title(self.question)}, {self._where(self.question)}"
-        own = self._pointed(self._background(replace(q, keys="image")))
-        pictures = [(self._told_picture(), own)]
+        q, title = self.question, f"{self._asking.title(self.question)}, {self._asking.where(self.question)}"
+        own, (x, y) = self._pictures.own(q), q.point
+        pictures = [("the picture", own)]
+        if self._shows_pixel():
+            pictures = [(f"pixel ({x:.0f}, {y:.0f})", self._pictures.pointed(own, q))]
         if self.map is None:
             pictures.append(("\n".join(textwrap.wrap(self._missing, 52)), None))
         else:
@@ -253,7 +250,8 @@ class AttentionView(Shown):
 
     def __repr__(self) -> str:
         height, width = self._size
-        return f"AttentionView({height}x{width} picture, {self._title(self.question)}, {self._where(self.question)})"
+        told = f"{self._asking.title(self.question)}, {self._asking.where(self.question)}"
+        return f"AttentionView({height}x{width} picture, {told})"
 
     # Inside
 
@@ -305,14 +303,13 @@ class AttentionView(Shown):
         stage = self._stage
         shown = 1 if asked.keys != "image" and asked.mode == "pixel" and len(stage.panes) > 1 else 0
         for number in range(len(stage.panes)):
-            own = replace(asked, keys="image" if number == 0 else "reference", mode="pixel")
-            stage.show_picture(number, self._background(own))
+            stage.show_picture(number, self._pictures.reference if number else self._pictures.own(asked))
             film = None if self.map is None or number != shown else self.map[None, None]
             film = film if film is None else plot.heat_map(film, self._brightest(), COLOURS)
             stage.show_film(number, film, self._strength)
         at = stage.panes[0].to_stage(*asked.point)
-        pixel = asked.mode == "pixel" or self._pinned or self._hover is not None
-        stage.mark([Ring(at, "white" if self._hover is None else "#40c4ff")] if pixel else [])
+        ring = Ring(at, "white" if self._hover is None else "#40c4ff")
+        stage.mark([ring] if self._shows_pixel() or self._hover is not None else [])
         _ = stage.flush() if self._hover is None else None
 
     def _tell_beside(self, asked: Question) -> None:
@@ -326,11 +323,11 @@ class AttentionView(Shown):
                 beside = f"Words that pixel ({x:.0f}, {y:.0f}) looks at"
             except NOT_THERE as error:
                 beside = str(error)
-        note = self._where(asked)
+        note = self._asking.where(asked)
         if self.map is not None and asked.keys == "image" and (self._hover is not None or self._pinned):
             row, column = min(int(y), len(self.map) - 1), min(int(x), self.map.shape[1] - 1)
             note += f" · at ({x:.0f}, {y:.0f}): {float(self.map[row, column]):.3g}"
-        self._controls.tell(self._title(asked), note, masses, shares, beside)
+        self._controls.tell(self._asking.title(asked), note, masses, shares, beside)
 
     def _masses(self, asked: Question) -> list[tuple[str, float, str]]:
         """Shares inside and outside of the hole, and how much of the picture is hole, to compare with."""
@@ -346,51 +343,12 @@ class AttentionView(Shown):
             return self._high
         return 1.0 if self.map is None else max(float(self.map.max()), 1e-12)
 
-    def _background(self, question: Question) -> torch.Tensor:
-        """What a map is laid over, with a line round the hole; the same tensor each time."""
-        key = question.keys, question.picture, question.step if self._image is None else None
-        if key not in self._backgrounds:
-            if question.keys != "image":
-                self._backgrounds[key] = self._shown_reference()
-            else:
-                found = self._plain(question)
-                width = max(1, round(max(self._size) / 300))
-                self._backgrounds[key] = found if self.mask is None else plot.outline_hole(found, self.mask, width)
-        return self._backgrounds[key]
-
-    def _plain(self, question: Question) -> torch.Tensor:
-        """The picture, or what the run predicts at the step."""
-        if self._image is not None:
-            return self._image[question.picture : question.picture + 1].detach().float().cpu()
-        if self._run is None:
-            return self._blank
-        try:
-            made = self._run.decode(question.step or self._asking.steps[-1], "denoised")[question.picture][None]
-        except NOT_THERE:
-            return self._blank
-        return image.resize(made.detach().float().cpu().clamp(0, 1), self._size)
-
-    def _shown_reference(self) -> torch.Tensor:
-        return self._blank if self._reference is None else self._reference[:1].detach().float().cpu()
-
     def _laid_over(self, found: torch.Tensor, question: Question, high: float) -> torch.Tensor:
-        """A map over its picture, no larger than `SIDE`; the pixel asked for is marked."""
-        under = self._background(question if question.mode == "pixel" else replace(question, keys="image"))
-        heat = image.resize((found / high).clamp(0, 1)[None, None], tuple(under.shape[-2:]))
-        made = plot.overlay_heat(under, heat, self._strength, COLOURS)
-        return image.fit(self._pointed(made) if question.keys == "image" else made, SIDE)
+        return self._pictures.laid_over(found, question, high, self._strength, self._shows_pixel())
 
-    def _pointed(self, picture: torch.Tensor) -> torch.Tensor:
-        """The picture with a small cross at the pixel asked for."""
-        if self.question.mode == "word" and not self._pinned:
-            return picture
-        height, width = self._size
-        x, y = (min(int(n), side - 1) for n, side in zip(self.question.point, (width, height), strict=True))
-        arm = max(1, round(max(self._size) / 40))
-        cross = torch.zeros(1, 1, height, width)
-        cross[..., max(0, y - arm) : y + arm + 1, x] = 1
-        cross[..., y, max(0, x - arm) : x + arm + 1] = 1
-        return torch.maximum(picture, cross)
+    def _shows_pixel(self) -> bool:
+        """Whether a pixel is marked on the picture."""
+        return self.mode == "pixel" or self._pinned
 
     def _strip(self) -> list:
         """Maps of up to eight kept steps, from first to last, for the picture left without a kernel."""
@@ -406,30 +364,6 @@ class AttentionView(Shown):
             high = self._high or max(float(found.max()), 1e-12)
             pictures.append((f"step {step}\nbright = {high:.2g}", self._laid_over(found, asked, high)))
         return [("", pictures, STRIP)] if len(pictures) > 1 else []
-
-    def _title(self, question: Question) -> str:
-        if question.mode == "word":
-            return f"where {self._name(question)} acts"
-        looks = "looks" if question.keys == "image" else f"looks in the {question.keys}"
-        return f"where pixel ({question.point[0]:.0f}, {question.point[1]:.0f}) {looks}"
-
-    def _name(self, question: Question) -> str:
-        if isinstance(question.token, str):
-            which = "" if question.occurrence is None else f" ({question.occurrence + 1})"
-            return f"“{question.token}”{which}"
-        words = self._asking.words(question.picture, question.part)
-        known = [word.text for word in words if word.columns == (question.token,)]
-        return f"the {known[0]} token" if known else f"column {question.token}"
-
-    def _where(self, question: Question) -> str:
-        q = question
-        step = "mean of all steps" if q.step is None else f"step {q.step}"
-        layer = "all layers" if q.layer is None else str(q.layer)
-        return f"{step}, {layer}, {'mean of heads' if q.head is None else f'head {q.head}'}"
-
-    def _told_picture(self) -> str:
-        x, y = self.question.point
-        return f"pixel ({x:.0f}, {y:.0f})" if self.mode == "pixel" or self._pinned else "the picture"
 
     def _told_masses(self) -> str:
         masses = self._masses(self.question)
@@ -505,19 +439,3 @@ class AttentionView(Shown):
         self._ticket = None
         self._hover_soon.cancel()
         self._stage.close()
-
-
-def _hole(mask, run, like: torch.Tensor) -> torch.Tensor | None:
-    """The mask given, or that of the run's call; None where there is none, or nothing of it is hole."""
-    if mask is not None:
-        hole = check.mask(mask, like)
-        if hole.shape[0] != 1:
-            raise ValueError(f"mask holds {hole.shape[0]} masks, expected one.")
-    else:
-        hole = getattr(run, "arguments", {}).get("mask_image")
-        try:
-            check.mask(hole, like, "mask_image")
-        except (TypeError, ValueError):
-            return None
-    hole = hole[:1].detach().float().cpu()
-    return hole if hole.any() else None
