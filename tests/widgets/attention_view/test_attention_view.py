@@ -299,7 +299,7 @@ def test_play_in_a_script_goes_to_the_end(view):
 
 
 def test_play_and_pause_leave_the_kernel_free(view, monkeypatch):
-    monkeypatch.setattr("workbench.widgets.attention_view.view.PACE", 0.02)
+    monkeypatch.setattr("workbench.widgets.attention_view.film.PACE", 0.02)
 
     async def watch():
         view._controls.play.click()

@@ -259,7 +259,7 @@ def test_a_function_for_a_heat_map(pictures):
     assert "where it happened" in view._status_line.value
     send(view, "mouse_down", 3, 4, side="a")
     assert view.status == ""
-    view._features = lambda point: heat[:3]
+    view._asking._features = lambda point: heat[:3]
     with pytest.raises(ValueError, match=r"the heat map has shape \(3, 80\), expected \(H, W\) of the picture"):
         view.point(3, 4)
 

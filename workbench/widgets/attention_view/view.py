@@ -1,6 +1,7 @@
 """`wb.AttentionView`: where a denoiser looks, on the picture. Every gesture and button is also a method."""
 
 import textwrap
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,15 @@ from workbench import check, image, plot
 from workbench.widgets.attention_view import page
 from workbench.widgets.attention_view.asking import HOW, MODES, NOT_THERE, Asking, Question
 from workbench.widgets.attention_view.controls import Controls
+from workbench.widgets.attention_view.film import Film
 from workbench.widgets.attention_view.pictures import COLOURS, Pictures
 from workbench.widgets.parts import classed, colour_bar
 from workbench.widgets.shown import Shown
 from workbench.widgets.stage import Ring, Stage
-from workbench.widgets.timing import Throttle, later, one_at_a_time
+from workbench.widgets.timing import Throttle, one_at_a_time
 
 WIDTH, HEIGHT = 560, 470
 """CSS pixels there are for the picture, with a reference beside it for both."""
-PACE = 0.3
-"""Seconds from one step of the film to the next, if computing it does not take longer."""
 HOVERS_PER_SECOND = 12
 STRIP = 8
 _SAME = object()
@@ -67,8 +67,8 @@ class AttentionView(Shown):
         self._hover: tuple[float, float] | None = None
         self._high: float | None = None  # of the colours, while they are held
         self._strength = 0.7
-        self._ticket: object = None  # of the film that plays
         super().__init__("the attention view")
+        self._film = Film(lambda: self._asking.steps, self._turn_to_step, self._attempt)
         self.question = self._first()
         sizes = [self._size, *([self._pictures.reference.shape[-2:]] if len(self._asking.key_parts()) > 1 else [])]
         self._stage = Stage(sizes, WIDTH, HEIGHT, self._attempt)
@@ -182,21 +182,17 @@ class AttentionView(Shown):
     @property
     def running(self) -> bool:
         """Whether the film plays."""
-        return self._ticket is not None
+        return self._film.running
 
     @one_at_a_time
     def play(self) -> None:
         """Goes from step to step, without waiting; from the last one it begins anew. In a script it waits."""
         self._need_open()
-        steps = self._asking.steps
-        self._ticket = ticket = object()
-        begins = self.question.step is None or self.question.step >= steps[-1]
-        self._turn_to(replace(self.question, step=steps[0] if begins else self.question.step), ticket)
-        self._go_on(ticket)
+        self._film.play(self.question.step)
 
     def pause(self) -> None:
         """Stands still."""
-        self._ticket = None  # before waiting for our turn
+        self._film.stop()  # before waiting for our turn
         self._show()
 
     def film(self, file, seconds: float = 3) -> Path:
@@ -209,14 +205,9 @@ class AttentionView(Shown):
         Raises:
             ValueError: another ending; or no step of which there is such a map.
         """
-        found = {}
-        for step in self._asking.steps:
-            try:
-                found[step] = self._asking.map(replace(self.question, step=step))
-            except NOT_THERE as error:
-                self._missing = str(error)
+        found = self._maps(self._asking.steps)
         if not found:
-            raise ValueError(f"there is no step with such a map. {self._missing}")
+            raise ValueError(f"there is no step with such a map. {self._missing}".rstrip())
         high = self._high or max(float(one.max()) for one in found.values())
         frames = (self._laid_over(one, replace(self.question, step=step), high) for step, one in found.items())
         return image.save_film(frames, file, seconds)
@@ -266,10 +257,15 @@ class AttentionView(Shown):
         q = self._asking.with_word(q)
         return q if self._asking.can_mean else replace(q, step=self._asking.steps[-1])
 
-    def _turn_to(self, question: Question, ticket: object = None) -> None:
+    def _turn_to(self, question: Question) -> None:
         self._need_open()
-        self._ticket = ticket
+        self._film.stop()
         self.question, self._hover = question, None
+        self._show()
+
+    def _turn_to_step(self, step: int) -> None:
+        """The film goes on."""
+        self.question, self._hover = replace(self.question, step=step), None
         self._show()
 
     @one_at_a_time
@@ -350,19 +346,24 @@ class AttentionView(Shown):
         """Whether a pixel is marked on the picture."""
         return self.mode == "pixel" or self._pinned
 
+    def _maps(self, steps: list[int]) -> dict[int, torch.Tensor]:
+        """The maps of those steps that there are."""
+        found = {}
+        for step in steps:
+            with suppress(*NOT_THERE):
+                found[step] = self._asking.map(replace(self.question, step=step))
+        return found
+
     def _strip(self) -> list:
         """Maps of up to eight kept steps, from first to last, for the picture left without a kernel."""
         kept = sorted(self._asking.attention.steps)
         count = min(STRIP, len(kept))
+        chosen = [kept[round(k * (len(kept) - 1) / max(1, count - 1))] for k in range(count)]
         pictures = []
-        for step in [kept[round(k * (len(kept) - 1) / max(1, count - 1))] for k in range(count)]:
-            asked = replace(self.question, step=step)
-            try:
-                found = self._asking.map(asked)
-            except NOT_THERE:
-                continue
+        for step, found in self._maps(chosen).items():
             high = self._high or max(float(found.max()), 1e-12)
-            pictures.append((f"step {step}\nbright = {high:.2g}", self._laid_over(found, asked, high)))
+            over = self._laid_over(found, replace(self.question, step=step), high)
+            pictures.append((f"step {step}\nbright = {high:.2g}", over))
         return [("", pictures, STRIP)] if len(pictures) > 1 else []
 
     def _told_masses(self) -> str:
@@ -403,30 +404,6 @@ class AttentionView(Shown):
             if onward:
                 self.choose(step=onward[0 if key == "ArrowRight" else -1])
 
-    def _go_on(self, ticket: object) -> None:
-        """An appointment for the next step; in a script, which cannot make one, all of them."""
-        while self._ticket is ticket:
-            if later(PACE, lambda: self._attempt(self._advance, ticket, True)) is not None:
-                return
-            self._advance(ticket, False)
-
-    def _advance(self, ticket: object, again: bool) -> None:
-        """One step of the film."""
-        if self._ticket is not ticket:
-            return
-        onward = [step for step in self._asking.steps if step > self.question.step]
-        try:
-            if onward:
-                self._turn_to(replace(self.question, step=onward[0]), ticket)
-        except BaseException:
-            self._ticket = None
-            raise
-        if len(onward) < 2:
-            self._ticket = None
-            self._show()
-        elif again:
-            self._go_on(ticket)
-
     def _lay_out(self) -> VBox:
         c = self._controls
         stage = classed(Box([self._stage.canvas]), "workbench-stage")
@@ -436,6 +413,6 @@ class AttentionView(Shown):
         return classed(VBox(parts), page.ROOT)
 
     def _close(self) -> None:
-        self._ticket = None
+        self._film.stop()
         self._hover_soon.cancel()
         self._stage.close()

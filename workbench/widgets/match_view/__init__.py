@@ -1,6 +1,6 @@
 """The match view. `view` is what people call; it knows matches, features and truth by what they offer only.
 
-`lines` chooses and colours matches and finds the one under the mouse; `controls` is what is pressed and read, `page`
+`lines` chooses and colours matches, `asking` asks features for a point; `controls` is what is pressed and read, `page`
 the looks.
 """
 

@@ -39,9 +39,16 @@ class Lines:
         found = np.flatnonzero(keep)
         return found[np.argsort(-self.confidence[found], kind="stable")][:most]
 
-    def count(self, threshold: float, flags: set[str]) -> int:
-        """How many there are of these."""
-        return len(self.chosen(threshold, flags, len(self)))
+    def told(self, drawn: int, threshold: float, flags: set[str], tolerance: float) -> str:
+        """How many are drawn of how many, and how many of those chosen are right, in words."""
+        if not len(self):
+            return "no matches"
+        chosen = self.chosen(threshold, flags, len(self))
+        told = f"{drawn} drawn" if drawn == len(chosen) else f"{drawn} drawn, the surest"
+        told += f" of {len(chosen)} chosen" if drawn < len(chosen) < len(self) else ""
+        told += f" of {len(self)} matches"
+        known = np.zeros(0) if self.error is None else self.error[chosen][np.isfinite(self.error[chosen])]
+        return f"{told}, {np.mean(known <= tolerance):.0%} right to {tolerance:g} px" if len(known) else told
 
     def levels(self, by: str, limits: tuple[float, float]) -> torch.Tensor:
         """Confidence or error of each, (N,) from 0 to 1 between the limits; NaN where it is not known."""

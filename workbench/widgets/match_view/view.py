@@ -1,15 +1,15 @@
 """`wb.MatchView`: which point of one picture is which of another. Every gesture and button is also a method."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from ipywidgets import Box, VBox
 
 from workbench import check, image, plot
 from workbench.widgets.match_view import page
+from workbench.widgets.match_view.asking import COLOURS, Answer, Asking
 from workbench.widgets.match_view.controls import Controls
-from workbench.widgets.match_view.lines import COLOUR_MAPS, distance_to, lines_of, truth_of
+from workbench.widgets.match_view.lines import COLOUR_MAPS, distance_to, lines_of
+from workbench.widgets.match_view.telling import facts_of_answer, facts_of_match
 from workbench.widgets.parts import classed, colour_bar, css_colours
 from workbench.widgets.shown import Shown
 from workbench.widgets.stage import Dot, Line, Ring, Stage
@@ -21,32 +21,8 @@ NEAR = 8
 """CSS pixels at which a click counts as on a line."""
 SIDE = 560
 """Longest side of each picture in the one left without a kernel."""
-HEAT = "magma"
 ASKED, FOUND, TRUE = "#40c4ff", "#ffeb3b", "#69f0ae"
 """Colours of the point asked for, of its best match, and of where it is in truth."""
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What features say to one point.
-
-    Args:
-        side: "a" or "b", whose point it is.
-        point: (x, y) in pixels of that picture.
-        heat_map: (H, W) of the other picture: how similar each place is.
-        best: (x, y) in pixels of the other picture: the most similar place; and how similar it is.
-        similarity: at the best place.
-        truth: (x, y) in the other picture; None where it is not known or not visible there.
-        error: distance between best and truth in pixels; None without a truth.
-    """
-
-    side: str
-    point: tuple[float, float]
-    heat_map: torch.Tensor
-    best: tuple[float, float]
-    similarity: float
-    truth: tuple[float, float] | None = None
-    error: float | None = None
 
 
 class MatchView(Shown):
@@ -86,12 +62,9 @@ class MatchView(Shown):
         self._sizes = [tuple(x.shape[-2:]) for x in self._images]
         self._check_sizes(matches, "matches")
         self.tolerance = check.number(tolerance, "tolerance", 0)
-        self._features = self._checked_features(features)
-        self._truth = truth_of(truth)
-        error = None
-        if matches is not None and self._truth is not None:
-            ends = np.asarray(matches.points_b.detach().cpu(), np.float64)
-            error = np.linalg.norm(self._truth(np.asarray(matches.points_a.detach().cpu())) - ends, axis=1)
+        self._check_sizes(features, "features")
+        self._asking = Asking(features, truth, self._sizes)
+        error = self._asking.errors(matches)
         self._lines = lines_of(matches, error, self.tolerance, flags)
         c = self._lines.confidence
         self._limits = (float(c.min()), float(c.max())) if len(c) else (0.0, 1.0)
@@ -126,7 +99,7 @@ class MatchView(Shown):
         self._need_open()
         check.choice(mode, "mode", ("match", "point"))
         if mode == "point":
-            self._need_features("a")
+            self._asking.need("a")
         self._mode = mode
         self.clear()
 
@@ -218,26 +191,8 @@ class MatchView(Shown):
             RuntimeError: there are no features, or only such as answer for points of a.
         """
         self._need_open()
-        asked, where = self._need_features(check.choice(side, "side", ("a", "b"))), "ab".index(side)
-        height, width = self._sizes[where]
-        point = check.number(x, "x", 0, width), check.number(y, "y", 0, height)
-        other = self._sizes[1 - where]
-        heat = (asked.heat_map(point) if hasattr(asked, "heat_map") else asked(point)).detach().float().cpu()
-        if tuple(heat.shape) != other:
-            raise ValueError(f"the heat map has shape {tuple(heat.shape)}, expected (H, W) of the picture, {other}.")
-        if hasattr(asked, "best"):
-            best, similarity = (x.detach().cpu() for x in asked.best([point]))
-            found, sure = tuple(best[0].tolist()), float(similarity[0])
-        else:
-            place = int(heat.argmax())
-            found, sure = (place % other[1] + 0.5, place // other[1] + 0.5), float(heat.max())
-        there, error = None, None
-        if side == "a" and self._truth is not None:
-            true = self._truth(np.asarray([point]))[0]
-            if np.isfinite(true).all():
-                there, error = tuple(true.tolist()), float(np.linalg.norm(true - found))
+        self.answer = self._asking.answer(x, y, side)
         self._mode, self.picked = "point", None
-        self.answer = Answer(side, point, heat, found, sure, there, error)
         self.refresh()
         return self.answer
 
@@ -263,7 +218,7 @@ class MatchView(Shown):
             self._stage.show_picture(number, picture)
             film = None
             if self.answer is not None and "ab".index(self.answer.side) != number:
-                film = self._heat()
+                film = self.answer.colours()
             self._stage.show_film(number, film)
         self._stage.mark(self._marks(shown))
         self._stage.redraw()
@@ -327,25 +282,6 @@ class MatchView(Shown):
             if told is not None and tuple(told) != size:
                 raise ValueError(f"{name} are of a picture {side} of {tuple(told)} (H, W), expected {size}, as given.")
 
-    def _checked_features(self, features):
-        self._check_sizes(features, "features")
-        if features is not None and not (callable(features) or hasattr(features, "heat_map")):
-            raise TypeError(
-                f"features is a {type(features).__name__}, expected a feature pair, or a function from a point of a "
-                "to a heat map (H, W) of b."
-            )
-        return features
-
-    def _need_features(self, side: str):
-        """What answers for points of one picture."""
-        if self._features is None:
-            raise RuntimeError("points cannot be asked, expected MatchView(a, b, features=...).")
-        if side == "a":
-            return self._features
-        if not hasattr(self._features, "swapped"):
-            raise RuntimeError("features is a function for points of a, click there; a feature pair answers for both.")
-        return self._features.swapped()
-
     def _colours(self) -> list[str]:
         """Of every line."""
         levels = self._lines.levels(self._colour, self._colour_limits())
@@ -381,28 +317,13 @@ class MatchView(Shown):
         """Both ends of what was picked or asked, and where the second is in truth: side, point, colour."""
         answer, k = self.answer, self.picked
         if answer is not None:
-            other = "ba"["ab".index(answer.side)]
-            found = [(answer.side, answer.point, ASKED), (other, answer.best, FOUND)]
-            return found + ([(other, answer.truth, TRUE)] if answer.truth is not None else [])
+            found = [(answer.side, answer.point, ASKED), (answer.other, answer.best, FOUND)]
+            return found + ([(answer.other, answer.truth, TRUE)] if answer.truth is not None else [])
         if k is None:
             return []
-        true = self._true_end(k)
+        true = self._asking.true_end(self._lines.a[k])
         found = [("a", tuple(self._lines.a[k]), ASKED), ("b", tuple(self._lines.b[k]), FOUND)]
         return found + ([("b", true, TRUE)] if true is not None else [])
-
-    def _true_end(self, number: int) -> tuple[float, float] | None:
-        if self._truth is None:
-            return None
-        true = self._truth(self._lines.a[number][None])[0]
-        return tuple(true.tolist()) if np.isfinite(true).all() else None
-
-    def _heat(self) -> torch.Tensor:
-        """The answer's heat map as colours, from its median to its largest similarity: the lower half tells nothing."""
-        heat, (low, high) = self.answer.heat_map, self._heat_limits()
-        return plot.heat_map(((heat - low) / max(high - low, 1e-12)).clamp(0, 1)[None, None], 1.0, HEAT)
-
-    def _heat_limits(self) -> tuple[float, float]:
-        return float(self.answer.heat_map.median()), float(self.answer.heat_map.max())
 
     def _at_height(self, number: int) -> torch.Tensor:
         """A picture for the snapshot, with the heat map over it, as large as its pane or smaller."""
@@ -411,13 +332,13 @@ class MatchView(Shown):
         picture = image.resize(self._images[number], size)
         if self.answer is None or "ab".index(self.answer.side) == number:
             return picture
-        return 0.3 * picture + 0.7 * image.resize(self._heat(), size)
+        return 0.3 * picture + 0.7 * image.resize(self.answer.colours(), size)
 
     def _scale(self) -> str:
         """What the colours mean."""
         if self.answer is not None:
-            low, high = self._heat_limits()
-            return colour_bar("similarity", f"≤ {low:.2f}", f"{high:.2f}", HEAT)
+            low, high = self.answer.limits
+            return colour_bar("similarity", f"≤ {low:.2f}", f"{high:.2f}", COLOURS)
         if not len(self._lines):
             return ""
         low, high = self._colour_limits()
@@ -426,42 +347,15 @@ class MatchView(Shown):
         return colour_bar(self._unit(), f"{low:{digits}}", f"{high:{digits}}{more}", COLOUR_MAPS[self._colour])
 
     def _counted(self, shown: list[int]) -> str:
-        if not len(self._lines):
-            return "no matches"
-        there = self._lines.count(self._threshold, self.chosen_flags)
-        told = f"{len(shown)} drawn" if len(shown) == there else f"{len(shown)} drawn, the surest"
-        told += f" of {there} chosen" if len(shown) < there < len(self._lines) else ""
-        told += f" of {len(self._lines)} matches"
-        if self._lines.error is not None and there:
-            error = self._lines.error[self._lines.chosen(self._threshold, self.chosen_flags, len(self._lines))]
-            known = error[np.isfinite(error)]
-            if len(known):
-                told += f", {np.mean(known <= self.tolerance):.0%} right to {self.tolerance:g} px"
-        return told
+        return self._lines.told(len(shown), self._threshold, self.chosen_flags, self.tolerance)
 
     def _facts(self) -> tuple[str, list[tuple[str, str]]]:
-        """Numbers of what was picked or asked: a title, and words with their class: a ring's colour, or off."""
         if self.answer is not None:
-            x = self.answer
-            facts = [(f"asked {_told(x.point)} of {x.side}", "asked")]
-            facts.append((f"best match {_told(x.best)} of {'ba'['ab'.index(x.side)]}", "found"))
-            facts.append((f"similarity {x.similarity:.3f}", ""))
-            return "Point", facts + self._told_truth(x.truth, x.error, self._truth is not None and x.side == "a")
+            return facts_of_answer(self.answer, self._asking.knows_truth, self.tolerance)
         if self.picked is None:
             return "", []
-        k, lines = self.picked, self._lines
-        facts = [(_told(lines.a[k]), "asked"), (_told(lines.b[k]), "found")]
-        facts.append((f"confidence {lines.confidence[k]:.3f}", ""))
-        true = self._true_end(k)
-        facts += self._told_truth(true, None if true is None else float(lines.error[k]), lines.error is not None)
-        own = [name for name in lines.flags if name not in ("right", "wrong")]
-        facts += [(name, "") if lines.flags[name][k] else (f"not: {name}", "off") for name in own]
-        return f"Match {k}", facts
-
-    def _told_truth(self, true, error: float | None, known: bool) -> list[tuple[str, str]]:
-        if true is None:
-            return [("in truth not visible there", "")] if known else []
-        return [(f"truth {_told(true)}", "true"), (f"error {error:.1f} px", "off" if error > self.tolerance else "")]
+        true = self._asking.true_end(self._lines.a[self.picked])
+        return facts_of_match(self._lines, self.picked, true, self.tolerance)
 
     # Mouse and keys
 
@@ -494,7 +388,7 @@ class MatchView(Shown):
     def _lay_out(self) -> VBox:
         c = self._controls
         stage = classed(Box([self._stage.canvas]), "workbench-stage")
-        parts = [page.looks_and_script(), c.top, stage, c.below, c.told, self._status_line, c.hint]
+        parts = [page.looks_and_script(), c.top, stage, c.below, c.hint, c.told, self._status_line]
         return classed(VBox(parts), page.ROOT)
 
     def _close(self) -> None:
@@ -507,7 +401,3 @@ def _one(picture: torch.Tensor, name: str) -> torch.Tensor:
     if picture.shape[0] != 1:
         raise ValueError(f"{name} holds {picture.shape[0]} pictures, expected one. Take one with {name}[i:i + 1].")
     return picture.detach().float().cpu()
-
-
-def _told(point) -> str:
-    return f"({point[0]:.1f}, {point[1]:.1f})"
