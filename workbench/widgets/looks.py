@@ -49,7 +49,7 @@ POINTED = """
 .ROOT .widget-toggle-buttons button { margin: 0 2px 0 0; }
 .ROOT .widget-toggle-buttons button i { display: none; }
 .ROOT .widget-dropdown { margin: 0; }
-.ROOT .widget-hslider { margin: 0; }
+.ROOT .widget-hslider { margin: 0 0 0 6px; }
 .ROOT .widget-readout { min-width: 34px; font-variant-numeric: tabular-nums; }
 """
 """Looks of the widgets with a `stage` to point at."""

@@ -160,6 +160,7 @@ class Stage:
         self._pictures = [ipywidgets.Image(format="png") for _ in self.panes]
         self._films = [ipywidgets.Image(format="png") for _ in self.panes]
         self._sent: list[torch.Tensor | None] = [None] * len(self.panes)
+        self._filmed: list[torch.Tensor | None] = [None] * len(self.panes)
         self.strengths = [0.0] * len(self.panes)
         self._attempt = attempt
         self._draw_soon = Throttle(self._draw, DRAWS_PER_SECOND, attempt)
@@ -197,8 +198,12 @@ class Stage:
         self._draw_soon.request()
 
     def show_film(self, number: int, picture: torch.Tensor | None, strength: float = 0.7) -> None:
-        """Colours (1, 3, h, w) over a pane, from 0 (not seen) to 1 (nothing else is); None takes them away."""
-        if picture is not None:
+        """Colours (1, 3, h, w) over a pane, from 0 (not seen) to 1 (nothing else is); None takes them away.
+
+        They are sent only if they are another tensor.
+        """
+        if picture is not None and picture is not self._filmed[number]:
+            self._filmed[number] = picture
             self._films[number].value = image.to_png(image.fit(picture, FILM_SIDE))
         self.strengths[number] = 0.0 if picture is None else strength
         self._draw_soon.request()

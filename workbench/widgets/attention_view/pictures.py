@@ -10,6 +10,8 @@ from workbench.widgets.attention_view.asking import NOT_THERE, Question
 SIDE = 480
 """Longest side of the frames of a film and of the pictures left without a kernel."""
 COLOURS = "magma"
+KEPT = 24
+"""Pictures predicted by a run that are kept at most."""
 
 
 class Pictures:
@@ -50,6 +52,8 @@ class Pictures:
         key = question.picture, question.step if self.photo is None else None
         if key not in self._made:
             found, width = self._plain(question), max(1, round(max(self.size) / 300))
+            while len(self._made) >= KEPT:
+                del self._made[next(iter(self._made))]
             self._made[key] = found if self.mask is None else plot.outline_hole(found, self.mask, width)
         return self._made[key]
 
@@ -84,7 +88,7 @@ class Pictures:
             return self._blank
         try:
             made = self.run.decode(question.step or self.run.recorded, "denoised")[question.picture][None]
-        except NOT_THERE:
+        except (*NOT_THERE, IndexError):  # fewer pictures than asked for
             return self._blank
         return image.resize(made.detach().float().cpu().clamp(0, 1), self.size)
 

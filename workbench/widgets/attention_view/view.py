@@ -67,6 +67,7 @@ class AttentionView(Shown):
         self._hover: tuple[float, float] | None = None
         self._high: float | None = None  # of the colours, while they are held
         self._strength = 0.7
+        self._film_of: tuple[torch.Tensor, float, torch.Tensor] | None = None  # a map, its scale, and its colours
         super().__init__("the attention view")
         self._film = Film(lambda: self._asking.steps, self._turn_to_step, self._attempt)
         self.question = self._first()
@@ -226,7 +227,8 @@ class AttentionView(Shown):
     @one_at_a_time
     def snapshot(self) -> torch.Tensor:
         """The picture, the map over it and alone, and below the same of up to eight steps: (1, 3, H, W) in [0, 1]."""
-        q, title = self.question, f"{self._asking.title(self.question)}, {self._asking.where(self.question)}"
+        q = self._asked()
+        title = f"{self._asking.title(q)}, {self._asking.where(q)}"
         own, (x, y) = self._pictures.own(q), q.point
         pictures = [("the picture", own)]
         if self._shows_pixel():
@@ -234,9 +236,9 @@ class AttentionView(Shown):
         if self.map is None:
             pictures.append(("\n".join(textwrap.wrap(self._missing, 52)), None))
         else:
-            high = self._brightest()
-            alone = plot.heat_map(self.map[None, None], high, COLOURS)
-            pictures += [(self._told_masses(), self._laid_over(self.map, q, high)), (f"bright = {high:.3g}", alone)]
+            masses, high = self._masses(q), self._brightest()
+            told = f"{masses[0][1]:.0%} inside the hole (area {masses[2][1]:.0%})" if masses else "the map over it"
+            pictures += [(told, self._laid_over(self.map, q, high)), (f"bright = {high:.3g}", self._coloured())]
         return plot.contact_sheet(title, [("", pictures, 3), *self._strip()])
 
     def __repr__(self) -> str:
@@ -300,13 +302,20 @@ class AttentionView(Shown):
         shown = 1 if asked.keys != "image" and asked.mode == "pixel" and len(stage.panes) > 1 else 0
         for number in range(len(stage.panes)):
             stage.show_picture(number, self._pictures.reference if number else self._pictures.own(asked))
-            film = None if self.map is None or number != shown else self.map[None, None]
-            film = film if film is None else plot.heat_map(film, self._brightest(), COLOURS)
-            stage.show_film(number, film, self._strength)
+            stage.show_film(number, self._coloured() if number == shown else None, self._strength)
         at = stage.panes[0].to_stage(*asked.point)
         ring = Ring(at, "white" if self._hover is None else "#40c4ff")
         stage.mark([ring] if self._shows_pixel() or self._hover is not None else [])
         _ = stage.flush() if self._hover is None else None
+
+    def _coloured(self) -> torch.Tensor | None:
+        """The map in colours; the same tensor as long as nothing changes."""
+        if self.map is None:
+            return None
+        high = self._brightest()
+        if self._film_of is None or self._film_of[0] is not self.map or self._film_of[1] != high:
+            self._film_of = self.map, high, plot.heat_map(self.map[None, None], high, COLOURS)
+        return self._film_of[2]
 
     def _tell_beside(self, asked: Question) -> None:
         masses, shares, beside = [], [], ""
@@ -365,12 +374,6 @@ class AttentionView(Shown):
             over = self._laid_over(found, replace(self.question, step=step), high)
             pictures.append((f"step {step}\nbright = {high:.2g}", over))
         return [("", pictures, STRIP)] if len(pictures) > 1 else []
-
-    def _told_masses(self) -> str:
-        masses = self._masses(self.question)
-        if not masses:
-            return "the map over it"
-        return f"{masses[0][1]:.0%} inside the hole (area {masses[2][1]:.0%})"
 
     def _note(self) -> str:
         return self._missing

@@ -51,10 +51,11 @@ class Controls:
             self._hear(control, lambda value, name=name: setattr(view, name, value))
         for name, toggle in self.flags.items():
             self._hear(toggle, lambda value, name=name: view.only(**{name: value}))
-        modes_, colours_ = ([group(c)] if len(c.options) > 1 else [] for c in (self.mode, self.colour))
+        self._by = group(words("colour by"), self.colour)
+        modes = [group(self.mode)] if len(modes) > 1 else []
         only = [group(words("only"), *self.flags.values())] if flags else []
-        self.top = bar(*modes_, group(words("confidence ≥"), self.threshold), group(words("at most"), self.most), *only)
-        by = [group(words("colour by"), self.colour)] if colours_ else []
+        by = [self._by] if len(colours) > 1 else []
+        self.top = bar(*modes, group(words("confidence ≥"), self.threshold), group(words("at most"), self.most), *only)
         self.below = bar(*by, group(self.scale), group(self.counted), group(self.back, self.next, self.clear))
 
     def follow(self, view, counted: str, idle: bool) -> None:
@@ -69,6 +70,7 @@ class Controls:
             self._following = False
         self.counted.value = html.escape(counted)
         self.hint.value = PICK_HINT if view.mode == "match" else ASK_HINT
+        self._by.layout.display = None if view.answer is None else "none"  # the lines give way to the heat map
         self.clear.disabled = idle
         self.back.disabled = self.next.disabled = not len(view.shown)
 
