@@ -90,6 +90,10 @@ class Controls:
         finally:
             self._following = False
 
+    def show_scale(self, scale: str) -> None:
+        """The bar that tells what the colours mean; "" where there are none."""
+        self.scale.value, self._scale.layout.display = scale, None if scale else "none"
+
     def tell(self, title: str, note: str, masses: list[tuple[str, float, str]], shares, beside: str) -> None:
         """What stands beside the picture: where the attention goes, and which words the pixel looks at."""
         parts = [f"<h4>{html.escape(title)}</h4><p>{html.escape(note)}</p>"]
@@ -107,7 +111,8 @@ class Controls:
         self._how, self._keys = group(words("sum up"), self.how), group(words("looks at"), self.keys)
         self.top = bar(group(self.mode), group(words("step"), self.step, self.play, self.pause), *several)
         self.second = bar(group(words("layers"), self.layer), self._how, self._keys, group(words("heads"), self.head))
-        self.below = bar(group(self.scale), group(self.hold), group(words("colour"), self.strength))
+        self._scale = group(self.scale)
+        self.below = bar(self._scale, group(self.hold), group(words("colour"), self.strength))
 
     def _steps(self, question: Question) -> list[tuple[str, int | str]]:
         mean = [("all", ALL)] if self._asking.can_mean or question.step is None else []

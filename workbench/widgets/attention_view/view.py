@@ -284,8 +284,8 @@ class AttentionView(Shown):
         self._controls.follow(self.question, self.running)
         self._controls.follow_settings(self.hold, self._strength)
         self._show_pictures(asked)
-        high = self._brightest()
-        self._controls.scale.value = colour_bar("", "0", f"{high:.3g}", COLOURS) if self.map is not None else ""
+        scale = colour_bar("", "0", f"{self._brightest():.3g}", COLOURS)
+        self._controls.show_scale("" if self.map is None else scale)
         self._tell_beside(asked)
         self._changed()
 
@@ -410,9 +410,9 @@ class AttentionView(Shown):
     def _lay_out(self) -> VBox:
         c = self._controls
         stage = classed(Box([self._stage.canvas]), "workbench-stage")
-        left = classed(VBox([stage, c.below, c.hint]), "workbench-left")
+        left = classed(VBox([stage, c.below]), "workbench-left")
         body = classed(HBox([left, classed(VBox([c.told]), "workbench-side")]), "workbench-body")
-        parts = [page.looks_and_script(), c.top, c.tokens, c.second, self._status_line, body]
+        parts = [page.looks_and_script(), c.top, c.tokens, c.second, self._status_line, body, c.hint]
         return classed(VBox(parts), page.ROOT)
 
     def _close(self) -> None:

@@ -84,7 +84,7 @@ class MatchView(Shown):
         self._controls = Controls(self, self._attempt, modes or ["match"], colours, (low, high), flags, most)
         self._stage.listen(down=self._down, key=self._press)
         self.widget = self._lay_out()
-        self.refresh()
+        self._show()
 
     # Choosing lines
 
@@ -137,7 +137,7 @@ class MatchView(Shown):
         if colour == "error" and self._lines.error is None:
             raise RuntimeError("errors are not known, expected MatchView(a, b, matches, truth=...).")
         self._colour = colour
-        self.refresh()
+        self._show()
 
     @one_at_a_time
     def only(self, **flags: bool) -> None:
@@ -166,7 +166,7 @@ class MatchView(Shown):
             raise RuntimeError("there are no matches, expected MatchView(a, b, matches).")
         self._mode, self.answer = "match", None
         self.picked = check.integer(number, "number", 0, len(self._lines) - 1)
-        self.refresh()
+        self._show()
 
     def next(self) -> None:
         """Picks the next match of those shown, the less sure one; after the last the first."""
@@ -193,36 +193,23 @@ class MatchView(Shown):
         self._need_open()
         self.answer = self._asking.answer(x, y, side)
         self._mode, self.picked = "point", None
-        self.refresh()
+        self._show()
         return self.answer
 
     @one_at_a_time
     def clear(self) -> None:
         """Lets go of what was picked or asked; what Esc does."""
         self.picked = self.answer = None
-        self.refresh()
+        self._show()
 
     # Looking
 
     @one_at_a_time
     def refresh(self) -> None:
         """Draws everything again, should the canvas be empty."""
-        if self._closed:
-            return
-        self.error = None
-        shown = self.shown
-        self._controls.follow(self, self._counted(shown), self.picked is None and self.answer is None)
-        self._controls.scale.value = self._scale()
-        self._controls.tell(*self._facts())
-        for number, picture in enumerate(self._images):
-            self._stage.show_picture(number, picture)
-            film = None
-            if self.answer is not None and "ab".index(self.answer.side) != number:
-                film = self.answer.colours()
-            self._stage.show_film(number, film)
-        self._stage.mark(self._marks(shown))
-        self._stage.redraw()
-        self._changed()
+        if not self._closed:
+            self._show()
+            self._stage.redraw()
 
     @one_at_a_time
     def snapshot(self) -> torch.Tensor:
@@ -257,12 +244,31 @@ class MatchView(Shown):
 
     # Inside
 
+    @one_at_a_time
+    def _show(self) -> None:
+        """Brings everything up to date; of a slider that is dragged, not more often than the canvas can be drawn."""
+        if self._closed:
+            return
+        self.error = None
+        shown = self.shown
+        self._controls.follow(self, self._counted(shown), self.picked is None and self.answer is None)
+        self._controls.scale.value = self._scale()
+        self._controls.tell(*self._facts())
+        for number, picture in enumerate(self._images):
+            self._stage.show_picture(number, picture)
+            film = None
+            if self.answer is not None and "ab".index(self.answer.side) != number:
+                film = self.answer.colours()
+            self._stage.show_film(number, film)
+        self._stage.mark(self._marks(shown))
+        self._changed()
+
     def _choose(self) -> None:
         """Other lines are drawn; the one picked goes with those that are not."""
         self._need_open()
         if self.picked is not None and self.picked not in self.shown:
             self.picked = None
-        self.refresh()
+        self._show()
 
     @one_at_a_time
     def _turn(self, by: int) -> None:
