@@ -20,7 +20,7 @@ _LOOKS = """
 .ROOT .workbench-head { width: 112px; }
 .ROOT .workbench-how { width: 112px; }
 .ROOT .workbench-strength { width: 90px; }
-.ROOT .workbench-left .workbench-scale i { width: 90px; }
+.ROOT .workbench-left .workbench-scale i { width: 60px; }
 .ROOT .workbench-told .widget-html-content { font-size: 13px; line-height: 1.45; }
 .ROOT .workbench-told h4 { font-size: 13.5px; font-weight: 600; margin: 0 0 1px; }
 .ROOT .workbench-told p { margin: 0 0 8px; color: var(--jp-ui-font-color2, #555); font-size: 12px; }
