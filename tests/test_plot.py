@@ -165,6 +165,14 @@ def test_matches_are_drawn_where_they_are(photo):
     assert len(figure.axes[0].collections[0].get_segments()) == 10
     pixels(figure)
     pixels(plot.show_matches(photo, photo, np.zeros((0, 2)), np.zeros((0, 2)), []))
+    rings = [("a", (3.5, 2.5), "red"), ("b", (3.5, 2.5), "lime")]
+    ax = plot.show_matches(photo, small, points_a, points_b, strong=1, rings=rings).axes[0]
+    drawn = [line.get_xydata().tolist() for line in ax.lines[1:]]
+    assert drawn[:2] == [[list(map(float, p)) for p in lines[1]]] * 2  # dark, then white
+    assert drawn[2:] == [[[3, 2]], [[3, 2]], [[3 + 32, 2]], [[3 + 32, 2]]]
+    assert [line.get_color() for line in ax.lines[1:]] == ["black", "white", "black", "red", "black", "lime"]
+    with pytest.raises(ValueError, match="side is 'c'"):
+        plot.show_matches(photo, small, points_a, points_b, rings=[("c", (0, 0), "red")])
     with pytest.raises(ValueError, match="2 points of a, 1 of b and 5 values"):
         plot.show_matches(photo, photo, points_a, points_b[:1], [1] * 5)
 

@@ -26,7 +26,9 @@ _NAMES = {
     "TrainingRun": "stepping",
     "first_divergence": "stepping",
     "load_recording": "stepping",
+    "AttentionView": "widgets",
     "MaskEditor": "widgets",
+    "MatchView": "widgets",
     "RunPlayer": "widgets",
     "TrainingMonitor": "widgets",
 }

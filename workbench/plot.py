@@ -141,7 +141,8 @@ def show_offsets(offsets: torch.Tensor, title: str = "", ax=None, *, longest: fl
 
 def show_matches(
     image_a: torch.Tensor, image_b: torch.Tensor, points_a, points_b, values=None, title: str = "", ax=None, *,
-    label: str = "confidence", colours: str = "viridis", limits=None, most: int | None = 100,
+    label: str = "confidence", colours: str = "viridis", limits=None, most: int | None = 100, strong: int | None = None,
+    rings=(),
 ):  # fmt: skip
     """Two pictures side by side with a line for each match, coloured by a number.
 
@@ -155,6 +156,8 @@ def show_matches(
         colours: a matplotlib colour map; "RdYlGn_r" suits errors.
         limits: (low, high) of the colours; None takes those of the values.
         most: so many are drawn, evenly strewn over the list; None draws all.
+        strong: number of a match drawn broad and white, on top.
+        rings: (side, (x, y), colour): a ring round a point of picture "a" or "b".
     """
     page, shift = _side_by_side(check.image(image_a, "image_a"), check.image(image_b, "image_b"))
     points = [p.detach().cpu() if isinstance(p, torch.Tensor) else p for p in (points_a, points_b)]
@@ -176,6 +179,14 @@ def show_matches(
         ax.figure.colorbar(drawn, ax=ax, fraction=0.025, pad=0.01, label=label)
     ax.add_collection(drawn, autolim=False)
     ax.plot(*lines.reshape(-1, 2).T, ".", markersize=2.5, color="white", markeredgecolor="0.2", markeredgewidth=0.3)
+    if strong is not None:
+        ends = np.stack([a[strong], b[strong] + (shift, 0)]) - 0.5  # (2, 2)
+        for colour, width in (("black", 4), ("white", 2)):
+            ax.plot(*ends.T, color=colour, linewidth=width)
+    for side, (x, y), colour in rings:
+        at = x + (shift if check.choice(side, "side", ("a", "b")) == "b" else 0) - 0.5, y - 0.5
+        for edge, width in (("black", 3.5), (colour, 1.8)):
+            ax.plot(*at, "o", markersize=9, fillstyle="none", color=edge, markeredgewidth=width)
     return _finish(figure, ax, title or (f"{len(a)} matches" + (f", {count} drawn" if count < len(a) else "")))
 
 

@@ -13,6 +13,7 @@ from tests.stepping.pipelines import fresh, made, plain
 from tests.stepping.test_state import counted
 from workbench.lenses import edit_attention, record_attention
 from workbench.lenses.attention.hearing import Post
+from workbench.lenses.attention.tokens import Piece, Tokens
 
 STEPS = 2
 FAMILIES = ("sd_inpaint9", "sd_control", "sdxl", "sd3", "flux", "pixart", "kandinsky", "lcm", "pix2pix", "dit",
@@ -496,6 +497,35 @@ def test_embeddings_have_no_words_but_columns():
     with pytest.raises(ValueError, match="the prompt of part 'text' is not known"):
         attention.token_map("ball")
     assert attention.token_map(3).shape == (32, 48)
+
+
+def test_what_there_is_to_choose():
+    attention = recorded(layers="up")
+    names = list(attention.grids())
+    assert attention.heads() == dict.fromkeys(names, 2)
+    assert attention.keys() == {name: ("text",) if name.endswith("attn2") else ("image",) for name in names}
+
+
+class Vocabulary:
+    """Special tokens 0 (start) and 9 (end and padding)."""
+
+    bos_token_id, eos_token_id, pad_token_id = 0, 9, 9
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["<s>", "a</w>", "red", "dish</w>", "ball</w>", ",</w>", "</s>", "</s>"],
+        ["<s>", "Ġa", "Ġred", "dish", "Ġball", ",", "</s>", "</s>"],
+        ["<s>", "▁a", "▁red", "dish", "▁ball", ",", "</s>", "</s>"],
+    ],
+)
+def test_words_of_several_tokens_are_spelled_as_one(names):
+    tokens = Tokens([Piece(Vocabulary(), [0, 1, 2, 3, 4, 5, 9, 9], names)])
+    assert tokens.spelled == [("a", [1]), ("reddish", [2, 3]), ("ball", [4]), (",", [5])]
+    two = Tokens([Piece(Vocabulary(), [0, 1, 2, 3, 4, 5, 9, 9], names)] * 2)
+    assert two.spelled[4:] == [("a", [9]), ("reddish", [10, 11]), ("ball", [12]), (",", [13])]
+    assert Tokens.named(["red", "dish"]).spelled == [("red", [0]), ("dish", [1])]
 
 
 # Runs

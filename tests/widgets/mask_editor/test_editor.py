@@ -14,8 +14,8 @@ import torch
 import workbench as wb
 from workbench.widgets.mask_editor import editor as mask_editor
 from workbench.widgets.mask_editor import layers, sketch
-from workbench.widgets.mask_editor.canvas_view import drawing
 from workbench.widgets.mask_editor.viewport import Viewport
+from workbench.widgets.stage import drawing
 
 SIZE = (60, 90)  # (H, W)
 

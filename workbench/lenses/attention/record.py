@@ -115,6 +115,14 @@ class AttentionRecord(Questions):
         """Layers that were recorded, each with the grid (h, w) of its places."""
         return {entry.layer: entry.layout.queries.grid for entry in self._all()}
 
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """Layers that were recorded, each with what its places look at: "text", "image", "reference"."""
+        return {entry.layer: tuple(entry.layout.keys) for entry in self._all()}
+
+    def heads(self) -> dict[str, int]:
+        """Layers that were recorded, each with the number of its heads."""
+        return {entry.layer: entry.heads for entry in self._all()}
+
     def tokens(self, picture: int = 0, part: str = "text") -> Tokens:
         """Names of the text axis; ``kinds`` tells start, word, end and padding."""
         found = self._going_with(self._all(), None, part, "text")

@@ -7,6 +7,8 @@ from workbench import check
 from workbench.lenses.attention.calls import Call
 
 KINDS = ("start", "word", "end", "padding")
+SPACES = "▁Ġ"
+"""What vocabularies write for the space before a word; the second counts as a letter in Python."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,22 @@ class Tokens(Sequence):
     def words(self) -> list[str]:
         """The prompt's own tokens: neither start, end nor padding."""
         return [name for name, kind in zip(self, self.kinds, strict=True) if kind == "word"]
+
+    @property
+    def spelled(self) -> list[tuple[str, list[int]]]:
+        """The prompt's words with their columns, in order; a word of several tokens is one."""
+        found, start = [], 0
+        for piece in self._pieces:
+            kinds = self.kinds[start : start + len(piece.names)]
+            for place in (place for place, kind in enumerate(kinds) if kind == "word"):
+                text, column = self[start + place], start + place
+                if piece.tokenizer is not None and _continues(piece, kinds, place):
+                    word, columns = found[-1]
+                    found[-1] = word + text, [*columns, column]
+                else:
+                    found.append((text, [column]))
+            start += len(piece.names)
+        return found
 
     def columns(self, word: str | int, occurrence: int | None = None) -> list[int]:
         """Columns of a word, or of several words in a row.
@@ -165,8 +183,8 @@ def _continues(piece: Piece, kinds: list[str], place: int) -> bool:
     before, here = piece.names[place - 1], piece.names[place]
     if any(name.endswith("</w>") for name in piece.names):
         return not before.endswith("</w>")
-    return here[:1].isalnum() and before[-1:].isalnum()
+    return here[:1] not in SPACES and here[:1].isalnum() and before[-1:].isalnum()
 
 
 def _plain(name: str) -> str:
-    return name.removesuffix("</w>").lstrip("▁Ġ")
+    return name.removesuffix("</w>").lstrip(SPACES)

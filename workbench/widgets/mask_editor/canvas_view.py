@@ -1,23 +1,22 @@
 """The canvas: shows a document through a viewport, and sends no more than has changed.
 
 Layers from bottom to top: photograph, mask, latent grid, sketch (brush ring, shape in the making, grips). The top
-layer receives the mouse. Three facts about ipycanvas shape this room: it keeps no pixels, so whoever opens the page
-is sent everything anew; it lays pictures over what is there, so a box is cleared first; and one exception while
-drawing is held back would silence every canvas in the notebook, so `drawing` guards it.
+layer receives the mouse. What shapes this room is told in `workbench.widgets.stage`: ipycanvas keeps no pixels, lays
+pictures over what is there, and must not meet an exception while drawing is held back.
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
 
 import ipywidgets
 import numpy as np
-from ipycanvas import MultiCanvas, hold_canvas
+from ipycanvas import MultiCanvas
 
 from workbench import image
 from workbench.widgets.mask_editor import layers
 from workbench.widgets.mask_editor.document import Box, MaskDocument
 from workbench.widgets.mask_editor.viewport import Viewport
-from workbench.widgets.timing import ONE_AT_A_TIME, AtRest, Throttle
+from workbench.widgets.stage import drawing
+from workbench.widgets.timing import AtRest, Throttle
 
 PHOTOGRAPH, MASK, LATENTS, SKETCH = range(4)
 
@@ -25,26 +24,6 @@ DENSITY = 1.25
 """Canvas pixels to a CSS pixel: keeps lines crisp on screens, and at browser zooms, of more than one to one."""
 
 REDRAWS_PER_SECOND = 30
-
-
-@contextmanager
-def drawing(canvas: MultiCanvas):
-    """Sends what is drawn inside as one message, or nothing if an exception ends it.
-
-    Unlike ipycanvas' own hold_canvas it leaves nothing behind after an exception. Each message names its layer first,
-    because a reopened page does not know which one the last message meant.
-    """
-    with ONE_AT_A_TIME:
-        manager = canvas._canvas_manager
-        manager._current_canvas = None
-        was_holding = manager._caching
-        try:
-            with hold_canvas():
-                yield
-        except BaseException:
-            manager._commands_cache, manager._buffers_cache = [], []
-            manager._caching, manager._current_canvas = was_holding, None
-            raise
 
 
 class CanvasView:

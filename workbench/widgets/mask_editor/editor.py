@@ -14,6 +14,7 @@ from workbench.widgets.mask_editor.canvas_view import CanvasView
 from workbench.widgets.mask_editor.document import MaskDocument
 from workbench.widgets.mask_editor.pointer import FRAME_ROOM, Pointer, Settings
 from workbench.widgets.mask_editor.toolbar import Toolbar
+from workbench.widgets.parts import close_all
 from workbench.widgets.static_picture import StaticPicture
 from workbench.widgets.timing import one_at_a_time
 
@@ -278,7 +279,7 @@ class MaskEditor:
             self._document.unobserve(self._after_gesture)
             self._settings.unobserve_all()
             self._view.close()
-            _close(self.widget)
+            close_all(self.widget)
 
     def __repr__(self) -> str:
         height, width = self._document.size
@@ -414,10 +415,3 @@ def _snap(values: torch.Tensor) -> torch.Tensor:
     """The greys of a trimap file to 0, 0.5 and 1; others are left for the check to complain of."""
     nearest = (values * 2).round() / 2
     return torch.where((values - nearest).abs() <= 2 / 255, nearest, values)
-
-
-def _close(widget) -> None:
-    """Closes a widget and all it holds."""
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    widget.close()

@@ -10,7 +10,7 @@
 
 import ipywidgets
 
-from workbench.widgets.static_picture import HIDDEN
+from workbench.widgets import looks
 
 ROOT = "workbench-mask-editor"
 FITTED = "workbench-fitted"
@@ -35,18 +35,7 @@ stage.addEventListener('keydown', e => {
 """
 
 _LOOKS = """
-.ROOT { width: 100%; max-width: 920px; gap: 6px; padding: 2px; }
-.ROOT .widget-inline-hbox, .ROOT .widget-button, .ROOT .widget-upload { margin: 0; }
-.ROOT .workbench-bar { flex-wrap: wrap; align-items: center; gap: 4px; overflow: visible; }
-.ROOT .workbench-group { gap: 2px; align-items: center; padding-right: 7px; margin-right: 3px; overflow: visible;
-  border-right: 1px solid var(--jp-border-color2, #ddd); }
-.ROOT .workbench-group:last-child { border-right: none; margin-right: 0; padding-right: 0; }
-.ROOT button.jupyter-button { border-radius: 4px; height: 30px; line-height: 28px; padding: 0 8px; width: auto;
-  background: var(--jp-layout-color2, #eee); box-shadow: none; font-size: 12.5px; }
-.ROOT button.jupyter-button:hover:enabled { background: var(--jp-layout-color3, #ddd); box-shadow: none; }
-.ROOT button.jupyter-button:focus-visible { outline: 2px solid #1976d2; }
-.ROOT button.jupyter-button i { width: 16px; text-align: center; margin: 0; }
-.ROOT button.jupyter-button i:not(.center) { margin-right: 6px; }
+.ROOT .widget-upload { margin: 0; }
 .ROOT .workbench-body { gap: 10px; align-items: flex-start; overflow: visible; }
 .ROOT .workbench-palette { flex: 0 0 126px; gap: 2px; overflow: visible; }
 .ROOT .workbench-palette .widget-toggle-buttons-group { display: flex; flex-direction: column; }
@@ -64,9 +53,6 @@ _LOOKS = """
 .ROOT .workbench-options .widget-readout { min-width: 30px; }
 .ROOT .workbench-hint .widget-html-content { font-size: 12px; line-height: 1.4; }
 .ROOT .workbench-help .widget-html-content { font-size: 12px; line-height: 1.9; }
-.ROOT .workbench-status .widget-html-content { font-size: 13px; line-height: 1.5; }
-.ROOT .workbench-help kbd { padding: 0 4px; border: 1px solid #aaa; border-radius: 3px; background: #f7f7f7;
-  color: #222; }
 .ROOT .workbench-stage { flex: 0 1 auto; min-width: 0; overflow: hidden; border-radius: 4px;
   background: repeating-conic-gradient(#e4e4e4 0 25%, #f4f4f4 0 50%) 0 0 / 20px 20px; }
 .ROOT .workbench-stage canvas { display: block; cursor: crosshair; margin: 0; touch-action: none; }
@@ -75,16 +61,9 @@ _LOOKS = """
 .ROOT .workbench-pan canvas { cursor: grab; }
 .ROOT .workbench-status .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 2px;
   margin-right: 5px; vertical-align: -1px; }
-.ROOT .workbench-status .note { color: #2e7d32; }
-.ROOT .workbench-status .error { color: #b00020; font-weight: 600; }
-.ROOT .workbench-looks { display: none; }
 """
 
 
 def looks_and_script() -> ipywidgets.HTML:
     """An invisible part of the editor that carries its style sheet, and the script above."""
-    script = " ".join(_SCRIPT.split()).replace('"', "&quot;")
-    value = f'<style onload="{script}">{_LOOKS}{HIDDEN}</style>'.replace("ROOT", ROOT).replace("FITTED", FITTED)
-    looks = ipywidgets.HTML(value)
-    looks.add_class("workbench-looks")
-    return looks
+    return looks.looks_and_script(ROOT, _LOOKS.replace("FITTED", FITTED), _SCRIPT.replace("FITTED", FITTED))

@@ -9,6 +9,7 @@ from ipywidgets import Button, Checkbox, FileUpload, FloatSlider, HBox, Label, T
 from workbench.widgets.mask_editor.gestures import LABELS
 from workbench.widgets.mask_editor.layers import FOREGROUND, HOLE, UNKNOWN_BAND
 from workbench.widgets.mask_editor.pointer import TOOLS, Settings
+from workbench.widgets.parts import bar, button, group
 
 ICONS = {
     "brush": "paint-brush",
@@ -105,25 +106,21 @@ class Toolbar:
         ]
         reshape[2].disabled = self._trimap
         question = self._button("question", "Keyboard, wheel and touch", self._toggle_help)
-        bar = HBox(
-            [
-                _group(self.undo, self.redo),
-                _group(
-                    self._button("trash-o", "Nothing is hole", editor.clear, "Clear"),
-                    self._button("adjust", "Exchange hole and kept area (x)", editor.invert, "Invert"),
-                    self._button("clone", "The last hole drawn, in this or another editor", editor.recall, "Same hole"),
-                ),
-                _group(*reshape, self.radius, Label("px")),
-                _group(
-                    self._button("search-minus", "Zoom out (-)", lambda: editor.zoom(0.8)),
-                    self._button("search-plus", "Zoom in (+)", lambda: editor.zoom(1.25)),
-                    self._button("arrows-alt", "Show the whole picture (0)", editor.fit, "Fit"),
-                ),
-                _group(self._button("refresh", "Redraw, should the canvas be empty", self._redraw), question),
-            ]
+        return bar(
+            group(self.undo, self.redo),
+            group(
+                self._button("trash-o", "Nothing is hole", editor.clear, "Clear"),
+                self._button("adjust", "Exchange hole and kept area (x)", editor.invert, "Invert"),
+                self._button("clone", "The last hole drawn, in this or another editor", editor.recall, "Same hole"),
+            ),
+            group(*reshape, self.radius, Label("px")),
+            group(
+                self._button("search-minus", "Zoom out (-)", lambda: editor.zoom(0.8)),
+                self._button("search-plus", "Zoom in (+)", lambda: editor.zoom(1.25)),
+                self._button("arrows-alt", "Show the whole picture (0)", editor.fit, "Fit"),
+            ),
+            group(self._button("refresh", "Redraw, should the canvas be empty", self._redraw), question),
         )
-        bar.add_class("workbench-bar")
-        return bar
 
     def _make_palette(self) -> VBox:
         self.tools = ToggleButtons(
@@ -167,15 +164,11 @@ class Toolbar:
             upload.observe(lambda change, load=load: self._take_file(change.owner, load), "value")
         self.latents.observe(lambda change: self._attempt(editor.show_latents, change.new), "value")
         save = self._button("save", "Write the mask as a PNG", lambda: editor.save(self.path.value), "Save mask")
-        groups = [_group(self.photograph), _group(self.mask_file, save, self.path)]
-        bar = HBox(groups if self._trimap else [*groups, _group(self.latents)])
-        bar.add_class("workbench-bar")
-        return bar
+        groups = [group(self.photograph), group(self.mask_file, save, self.path)]
+        return bar(*groups, *(() if self._trimap else [group(self.latents)]))
 
     def _button(self, icon: str, tip: str, action: Callable, words: str = "") -> Button:
-        button = Button(icon=icon, description=words, tooltip=tip)
-        button.on_click(lambda _: self._attempt(action))
-        return button
+        return button(icon, tip, lambda: self._attempt(action), words)
 
     def _take_file(self, upload: FileUpload, load: Callable) -> None:
         """Hands an uploaded file on, and empties the control so that the same file can be chosen again."""
@@ -216,12 +209,6 @@ def _upload(kind: str, tip: str) -> FileUpload:
     upload.add_class("workbench-upload")
     upload.add_class(f"workbench-upload-{kind}")
     return upload
-
-
-def _group(*controls) -> HBox:
-    group = HBox(list(controls))
-    group.add_class("workbench-group")
-    return group
 
 
 def _swatch(colour: tuple[int, int, int], words: str) -> str:

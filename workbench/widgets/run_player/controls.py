@@ -5,7 +5,9 @@ import html
 import math
 from collections.abc import Callable
 
-from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Text
+from ipywidgets import HTML, BoundedIntText, Button, Dropdown, Text
+
+from workbench.widgets.parts import bar, button, group, words
 
 HINT = """Bar: click or drag to a step · pink strip: click for a breakpoint · lane: click to switch run · then keys:
 <kbd>←</kbd> <kbd>→</kbd> <kbd>space</kbd> <kbd>home</kbd> <kbd>end</kbd> <kbd>b</kbd>"""
@@ -59,11 +61,11 @@ class Controls:
         self._hear(self.run, choose)
         self._hear(self.other, lock)
         b = self.buttons
-        moves = _group(b["start"], b["back"], b["play"], b["pause"], b["step"], b["finish"], self.step)
-        item = [_group(_words("picture"), self.item)] if items > 1 else []
-        self.top = _bar(moves, _group(b["breakpoint"]), _group(self.changes, b["branch"]), *item)
+        moves = group(b["start"], b["back"], b["play"], b["pause"], b["step"], b["finish"], self.step)
+        item = [group(words("picture"), self.item)] if items > 1 else []
+        self.top = bar(moves, group(b["breakpoint"]), group(self.changes, b["branch"]), *item)
         part = [b["diverge"]] if diverge else []
-        self.second = _bar(_group(_words("run"), self.run), _group(_words("beside"), self.other, *part))
+        self.second = bar(group(words("run"), self.run), group(words("beside"), self.other, *part))
 
     def follow(self, *, i: int, end: int | None, item: int, running: bool, over: bool, broken: bool, two: bool) -> None:
         """Brings buttons and the step's number up to date."""
@@ -75,8 +77,8 @@ class Controls:
             self._following = False
         disabled = {"start": i == 0, "back": running or i == 0, "pause": not running, "diverge": running or not two}
         disabled |= dict.fromkeys(("step", "finish"), running or over) | dict.fromkeys(("play", "branch"), running)
-        for name, button in self.buttons.items():
-            button.disabled = disabled.get(name, False)
+        for name, pressable in self.buttons.items():
+            pressable.disabled = disabled.get(name, False)
         self.buttons["breakpoint"].icon = "circle" if broken else "circle-o"
 
     def show_runs(self, labels: list[str], row: int, others: list[str], beside: int) -> None:
@@ -114,9 +116,7 @@ class Controls:
         self._player.branch(**parse_changes(self.changes.value))
 
     def _button(self, icon: str, tip: str, action: Callable, words: str = "") -> Button:
-        button = Button(icon=icon, description=words, tooltip=tip)
-        button.on_click(lambda _: self._attempt(action))
-        return button
+        return button(icon, tip, lambda: self._attempt(action), words)
 
     def _hear(self, control, action: Callable) -> None:
         def changed(change) -> None:
@@ -166,21 +166,3 @@ def _told(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if math.isfinite(value) else str(value)
-
-
-def _words(words: str) -> HTML:
-    label = HTML(words)
-    label.add_class("workbench-words")
-    return label
-
-
-def _group(*controls) -> HBox:
-    group = HBox(list(controls))
-    group.add_class("workbench-group")
-    return group
-
-
-def _bar(*groups) -> HBox:
-    bar = HBox(list(groups))
-    bar.add_class("workbench-bar")
-    return bar

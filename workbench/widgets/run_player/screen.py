@@ -7,6 +7,7 @@ import torch
 from ipywidgets import Box, VBox
 
 from workbench import plot
+from workbench.widgets.parts import close_all
 from workbench.widgets.run_player import page, tree
 from workbench.widgets.run_player.controls import Controls, facts
 from workbench.widgets.run_player.drive import Drive, name_of
@@ -88,7 +89,7 @@ class Screen:
         """Closes all widgets."""
         self.static.close()
         self.time_line.close()
-        _close(self.widget)
+        close_all(self.widget)
 
     def _show_time_line(self, drive: Drive, marks: dict[int, bool]) -> None:
         run, tracks = drive.run, []
@@ -129,10 +130,3 @@ def _rows(drive: Drive, views: Views, hurry: bool) -> list[tuple[str, list[View]
 def _told(views: list[View]) -> list[tuple[str, torch.Tensor | None]]:
     """Titles with their notes, and pictures."""
     return [(f"{view.title}\n{view.note}" if view.note else view.title, view.picture) for view in views]
-
-
-def _close(widget) -> None:
-    """Closes a widget and all it holds."""
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    widget.close()

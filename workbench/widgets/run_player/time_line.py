@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ipycanvas import MultiCanvas
 
-from workbench.widgets.mask_editor.canvas_view import drawing
+from workbench.widgets.stage import drawing
 from workbench.widgets.timing import Throttle
 
 WIDTH, DENSITY = 912, 2
