@@ -37,7 +37,7 @@ def _looking(scene, t: int = 400, seed: int = 0):
         noise = torch.randn(latents.shape, generator=generator)
         noised = pipe.scheduler.add_noise(latents, noise, torch.tensor([t]))
         states = pipe.encode_prompt(scene.caption, "cpu", 1, False)[0]
-        tokens = Tokens.spelled(pipe.tokenizer, scene.caption)
+        tokens = Tokens.of_prompt(pipe.tokenizer, scene.caption)
         size = tuple(scene.target.shape[-2:])
         with record_attention(pipe.unet, kinds="cross", size=size, tokens=tokens) as record:
             pipe.unet(noised, torch.tensor(t), states)

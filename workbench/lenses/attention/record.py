@@ -268,7 +268,7 @@ def record_attention(
             and the record's own text, tell what that cost.
         parts: of the guidance: "text" (the rows with the prompt), "uncond" (without it, or with the negative one).
         size: (H, W) of the picture; needed only where no pipeline tells.
-        tokens: names of the text axis, or `Tokens.spelled`; needed only where no call of a pipeline tells the prompt.
+        tokens: names of the text axis, or `Tokens.of_prompt`; needed only where no call of a pipeline tells the prompt.
 
     Returns:
         A context, and what was recorded: `token_map`, `query_map`, `mass` ...

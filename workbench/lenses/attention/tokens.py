@@ -38,7 +38,7 @@ class Tokens(Sequence):
         return cls([Piece(None, [], list(names))])
 
     @classmethod
-    def spelled(cls, tokenizer, prompt: str, length: int | None = None) -> "Tokens":
+    def of_prompt(cls, tokenizer, prompt: str, length: int | None = None) -> "Tokens":
         """Of a prompt as a tokenizer cuts it, filled up to ``length``; None takes the tokenizer's own."""
         return cls([_piece(tokenizer, prompt, tokenizer.model_max_length if length is None else length)])
 
