@@ -11,10 +11,11 @@ from workbench import methods
 from workbench.methods.result import Step
 
 METHODS = wb.list_methods()
+pytestmark = pytest.mark.usefixtures("untrained_models")
 
 
 def test_the_registry():
-    assert METHODS == ["mean", "biharmonic", "patchmatch"]
+    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -25,6 +25,7 @@ _METHODS = {  # name: (module, its fill function)
     "mean": ("classical", "fill_mean"),
     "biharmonic": ("classical", "fill_biharmonic"),
     "patchmatch": ("patchmatch", "fill"),
+    "context_encoder": ("context_encoder", "fill"),
 }
 _KEEP_ALL_STEPS = 2_000_000
 """Pixels up to which every step is kept; larger pictures keep the last one."""
@@ -35,7 +36,7 @@ def list_methods() -> list[str]:
 
     Example:
         >>> list_methods()
-        ['mean', 'biharmonic', 'patchmatch']
+        ['mean', 'biharmonic', 'patchmatch', 'context_encoder']
     """
     return list(_METHODS)
 
@@ -72,6 +73,7 @@ def inpaint(
     Raises:
         ValueError: an unknown method, shapes or ranges against the conventions, a hole that leaves nothing.
         TypeError: a parameter the method does not have.
+        NotAvailable: the method's weights are not on this machine.
 
     Example:
         >>> photo = wb.load_image("coffee")
