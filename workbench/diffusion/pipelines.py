@@ -117,7 +117,7 @@ def _local(name) -> Path | None:
         if not folder.is_dir():
             raise check.NotAvailable(
                 f"the bundled model {text!r} is not in {MODELS} (there: {', '.join(bundled()) or 'none'}). "
-                f"Check out data/models/{text} of the repository, or train it: python -m workbench.diffusion.train."
+                f"Check out data/models/{text} of the repository, or train it: README.md says how."
             )
     elif Path(text).is_dir():
         folder = Path(text)

@@ -180,6 +180,13 @@ def test_seventy_per_cent_of_a_picture(untrained_models):
     assert result.image.isfinite().all()
 
 
+def test_without_a_hole_there_is_nothing_to_do(untrained_models):
+    photo = slope(60, 80)
+    (step,) = fill(photo, torch.zeros(1, 1, 60, 80))
+    assert torch.equal(step.image, photo)
+    assert (step.i, step.total) == (1, 1)
+
+
 def test_the_variants_are_different_networks(untrained_models):
     photo, mask = slope(60, 80), wb.mask.box((60, 80), (30, 20, 50, 40))
     by_name = {v: wb.inpaint(photo, mask, "context_encoder", variant=v).image for v in ("adversarial", "l2")}

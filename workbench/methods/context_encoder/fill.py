@@ -111,18 +111,19 @@ def _squares_in_turn(image: torch.Tensor, mask: torch.Tensor, model: ContextEnco
         crop = blank(cut(picture, unknown, square.crop))  # (1, 3, 128, 128)
         arrays = {"square": torch.tensor([square.x, square.y, square.x + square.side, square.y + square.side])}
         arrays["crop"] = crop
-        shown = picture.clone()
-        shown[area] = colour
+        local = (..., slice(y0 - box[1], y1 - box[1]), slice(x0 - box[0], x1 - box[0]))
+        shown = _part(picture, box)
+        shown[local] = colour
         label = f"{name}: its square of {square.side} px, cut out"
-        yield Step(3 * n + 1, total, label, _part(shown, box), arrays, box)
+        yield Step(3 * n + 1, total, label, shown.clone(), arrays, box)
 
         block = predict(model, crop)  # (1, 3, 64, 64)
         completed = crop.clone()
         completed[..., middle(BLOCK), middle(BLOCK)] = block
         arrays = {**arrays, "prediction": block, "completed": completed}
         large = enlarge(block, square)[..., y0 - square.y : y1 - square.y, x0 - square.x : x1 - square.x]
-        shown[area] = large
-        yield Step(3 * n + 2, total, f"{name}: predicted", _part(shown, box), arrays, box)
+        shown[local] = large
+        yield Step(3 * n + 2, total, f"{name}: predicted", shown, arrays, box)
 
         picture[area] = torch.where(mask[area] > 0.5, large, picture[area])
         unknown[area] = 0

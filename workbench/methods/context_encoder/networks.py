@@ -80,7 +80,10 @@ class ContextEncoder(ModelMixin, ConfigMixin):
         layers = []
         for before, width in itertools.pairwise((last, *up)):
             layers += [nn.ConvTranspose2d(before, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ELU()]
-        self.decoder = nn.Sequential(*layers, nn.ConvTranspose2d(up[-1], 3, 4, 2, 1), nn.Tanh())
+        colours = nn.ConvTranspose2d(up[-1], 3, 4, 2, 1)
+        with torch.no_grad():
+            colours.weight *= 0.1  # it begins nearly grey; noise would first have to be unlearnt
+        self.decoder = nn.Sequential(*layers, colours, nn.Tanh())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The block (B, 3, 64, 64) in [-1, 1]."""

@@ -35,10 +35,10 @@ L2_SHARES = {"adversarial": 0.999, "l2": 1.0}
 PACE = 0.1
 """The discriminator's learning rate as a share of the network's."""
 PARTS = 4
-"""Items of a batch that are parts of one picture: drawing one costs as much as learning from it."""
+"""Items of a batch that are parts of one picture: drawing one costs half as much as learning from it."""
 WHOLE = 0.25
 """Share of items that are whole pictures; the others are squares of at least half the side, enlarged."""
-DEFAULTS = {"batch_size": 32, "learning_rate": 2e-3}
+DEFAULTS = {"batch_size": 16, "learning_rate": 2e-3}
 """What differs from `training.Settings` unless told."""
 SHOWN = 5
 """Views, and photographs, on a sheet."""
@@ -80,8 +80,9 @@ class Completing(nn.Module):
         seed: of the discriminator's weights.
 
     Source: Pathak et al., CVPR 2016, equations 1 to 3, and their release: lambda 0.999, overlap 10, discriminator on
-    the block alone. Differs in: the discriminator judges patches of 38 px and not the block with one number (a
-    small network learns more from 64 verdicts than from one); group instead of batch normalisation; no dropout.
+    the block alone, BCE that does not saturate. Differs in: the kit's patch discriminator gives 64 verdicts on patches
+    of 38 px instead of one on the block, with group normalisation; the common trainer's AdamW (betas 0.9 and 0.99)
+    instead of Adam (first beta 0.5).
     """
 
     def __init__(self, network: ContextEncoder, l2_share: float = 0.999, seed: int = 0):
