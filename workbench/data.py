@@ -19,6 +19,10 @@ import torch
 from workbench import check
 
 
+MODELS = Path(__file__).resolve().parents[1] / "data" / "models"
+"""Where the bundled models lie, a folder each."""
+
+
 @dataclass(frozen=True)
 class Photograph:
     """One photograph of the catalogue.

@@ -7,14 +7,26 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench import methods
+from workbench import data, methods
+from workbench.diffusion import pipelines
 from workbench.methods.result import Step
 
-METHODS = wb.list_methods()
+METHODS = list(methods._METHODS)
+pytestmark = pytest.mark.usefixtures("untrained_models")
 
 
-def test_the_registry():
-    assert METHODS == ["mean", "biharmonic", "patchmatch"]
+def test_the_registry(untrained_models):
+    here = {file.name for file in untrained_models.iterdir()}
+    assert wb.list_methods() == [name for name, (*_, model) in methods._METHODS.items() if model in (None, *here)]
+    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder"]
+
+
+def test_a_method_without_its_weights_is_not_listed_and_says_what_is_missing(photo, hole, tmp_path, monkeypatch):
+    for room in (data, pipelines):
+        monkeypatch.setattr(room, "MODELS", tmp_path)
+    assert wb.list_methods() == [name for name, (*_, model) in methods._METHODS.items() if model is None]
+    with pytest.raises(wb.check.NotAvailable, match="tiny-context-encoder"):
+        wb.inpaint(photo, hole, "context_encoder")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,11 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from workbench import check
+from workbench.data import MODELS
 from workbench.diffusion.export import CHECKSUMS, sha256
 from workbench.diffusion.libraries import DiffusionPipeline, quiet
 
-MODELS = Path(__file__).resolve().parents[2] / "data" / "models"
-"""Where the bundled models lie, a folder each."""
 MOVED = {
     "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -117,7 +116,7 @@ def _local(name) -> Path | None:
         if not folder.is_dir():
             raise check.NotAvailable(
                 f"the bundled model {text!r} is not in {MODELS} (there: {', '.join(bundled()) or 'none'}). "
-                f"Check out data/models/{text} of the repository, or train it: python -m workbench.diffusion.train."
+                f"Check out data/models/{text} of the repository, or train it: README.md says how."
             )
     elif Path(text).is_dir():
         folder = Path(text)

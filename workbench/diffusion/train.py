@@ -6,6 +6,7 @@ processes (one a GPU, or on a CPU): torchrun --nproc_per_node 2 -m workbench.dif
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from workbench.diffusion.pipelines import MODELS
@@ -27,13 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m workbench.diffusion.train", description=__doc__)
     parser.add_argument("what", choices=DEFAULTS)
-    parser.add_argument("--data", nargs="+", required=True, help="folders written by python -m workbench.world")
-    parser.add_argument("--validation", nargs="+", required=True, help="folders with views of the validation seeds")
-    parser.add_argument("--folder", help="folder of checkpoints, log and samples (checkpoints/<model>)")
-    parser.add_argument("--export", help="where the model goes (data/models/<model>)")
-    parser.add_argument("--export-now", action="store_true", help="export the last checkpoint without training on")
-    parser.add_argument("--photos", type=float, help="share of crops of photographs (0.3 vae, 0.15 t2i and inpaint)")
-    parser.add_argument("--style", type=float, default=1.0, help="strength of the photographic styles (1)")
+    add_arguments(parser, photos="0.3 vae, 0.15 t2i and inpaint")
     parser.add_argument("--factor", type=int, choices=(4, 8), default=4, help="vae: pixels a latent cell (4)")
     parser.add_argument("--adversarial", type=float, default=0.0, help="vae: weight of the patch discriminator (0)")
     parser.add_argument("--kl", type=float, default=1e-4, help="vae: weight of the Kullback-Leibler term (1e-4)")
@@ -43,21 +38,51 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", default=str(MODELS / "tiny-t2i"), help="inpaint: the pipeline to grow from")
     parser.add_argument("--latents", type=int, default=30_000, help="t2i, inpaint: pictures encoded beforehand (30000)")
     parser.add_argument("--small-steps", type=int, default=0, help="t2i, inpaint: first so many at half the side (0)")
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser, photos: str) -> None:
+    """The options that every training has: data, folders, and all of `training.Settings`.
+
+    Args:
+        parser: gets them.
+        photos: the share of photographs unless told, for the help.
+    """
+    parser.add_argument("--data", nargs="+", required=True, help="folders written by python -m workbench.world")
+    parser.add_argument("--validation", nargs="+", required=True, help="folders with views of the validation seeds")
+    parser.add_argument("--folder", help="folder of checkpoints, log and samples (checkpoints/<model>)")
+    parser.add_argument("--export", help="where the model goes (data/models/<model>)")
+    parser.add_argument("--export-now", action="store_true", help="export the last checkpoint without training on")
+    parser.add_argument("--photos", type=float, help=f"share of crops of photographs ({photos})")
+    parser.add_argument("--style", type=float, default=1.0, help="strength of the photographic styles (1)")
     for field in dataclasses.fields(Settings):
         kind = {"steps": int, "minutes": float}.get(field.name, type(field.default))
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help="see training.Settings")
-    return parser
 
 
 def main(arguments=None) -> None:
     """Reads the command line, trains, exports."""
     options = make_parser().parse_args(arguments)
+    build = {"vae": _vae, "t2i": _t2i, "inpaint": _inpaint, "classifier": _classifier, "depth": _depth}[options.what]
+    carry_out(options, NAMES[options.what], DEFAULTS[options.what], build)
+
+
+def carry_out(options, name: str, defaults: dict, build: Callable[..., ModelTask]) -> None:
+    """Trains and exports as the command line says; what is wrong with it ends the program in one line.
+
+    Args:
+        options: as `add_arguments` has them.
+        name: of the model.
+        defaults: settings that hold unless told.
+        build: (options, settings, folder of the run, accelerator) -> the task.
+    """
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
-    given = {name: value for name, value in given.items() if value is not None}
-    run = Path(options.folder or f"checkpoints/{NAMES[options.what]}")
+    given = {key: value for key, value in given.items() if value is not None}
+    run = Path(options.folder or f"checkpoints/{name}")
     try:
-        settings = Settings(**{**DEFAULTS[options.what], **given})
-        task, accelerator = prepare(options, settings, run)
+        settings = Settings(**{**defaults, **given})
+        accelerator = make_accelerator(settings)
+        task = build(options, settings, run, accelerator)
         trainer = Trainer(task, settings, run, accelerator)
         if not options.export_now:
             trainer.run()
@@ -65,13 +90,6 @@ def main(arguments=None) -> None:
             _export(trainer, options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
-
-
-def prepare(options, settings: Settings, run: Path) -> tuple:
-    """The task, and the accelerator it shall run on: data read, networks built, latents encoded."""
-    accelerator = make_accelerator(settings)
-    build = {"vae": _vae, "t2i": _t2i, "inpaint": _inpaint, "classifier": _classifier, "depth": _depth}[options.what]
-    return build(options, settings, run, accelerator), accelerator
 
 
 def _export(trainer: Trainer, options) -> None:
@@ -89,7 +107,8 @@ def _export(trainer: Trainer, options) -> None:
     print(f"{trainer.task.name}: {trainer.step} updates, written to {folder}")
 
 
-def _pictures(options, photos: float = 0.0, kinds=None):
+def read_pictures(options, photos: float = 0.0, kinds=None) -> tuple:
+    """Training and validation pictures, as the options say; ``photos`` is the share of photographs unless told."""
     from workbench.diffusion.training_data import TrainingPictures
 
     share = options.photos if options.photos is not None else photos
@@ -110,7 +129,7 @@ def _vae(options, settings, run, accelerator) -> ModelTask:
     else:
         vae = make_autoencoder(options.factor, seed=settings.seed)
     weights = {"kl_weight": options.kl, "adversarial_weight": options.adversarial}
-    task = VaeTask(Reconstruction(vae, classifier, seed=settings.seed, **weights), *_pictures(options, 0.3))
+    task = VaeTask(Reconstruction(vae, classifier, seed=settings.seed, **weights), *read_pictures(options, 0.3))
     if options.decoder_of:
         task.before = how_trained(find_folder(options.decoder_of)) + " Then the decoder alone: "
     return task
@@ -145,7 +164,7 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
     from workbench.diffusion.denoiser import DenoiserTask
     from workbench.diffusion.latents import build_cache, read_cache
 
-    train, validation = _pictures(options, 0.15)
+    train, validation = read_pictures(options, 0.15)
     holes = objective.unet.config.in_channels == 9
     part = (accelerator.process_index, accelerator.num_processes)
     vae = vae.to(accelerator.device)
@@ -158,13 +177,13 @@ def _classifier(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.classifier import ClassifierTask, Naming, make_classifier
     from workbench.world.views import LABELS
 
-    return ClassifierTask(Naming(make_classifier(LABELS, seed=settings.seed)), *_pictures(options))
+    return ClassifierTask(Naming(make_classifier(LABELS, seed=settings.seed)), *read_pictures(options))
 
 
 def _depth(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.depth import KINDS, DepthTask, Estimating, make_depth
 
-    return DepthTask(Estimating(make_depth(seed=settings.seed)), *_pictures(options, kinds=KINDS))
+    return DepthTask(Estimating(make_depth(seed=settings.seed)), *read_pictures(options, kinds=KINDS))
 
 
 if __name__ == "__main__":

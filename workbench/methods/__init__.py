@@ -16,28 +16,29 @@ from dataclasses import replace
 import torch
 from tqdm.auto import tqdm
 
-from workbench import check
+from workbench import check, data
 from workbench import image as pictures
 from workbench import mask as masks
 from workbench.methods.result import Result, Step
 
-_METHODS = {  # name: (module, its fill function)
-    "mean": ("classical", "fill_mean"),
-    "biharmonic": ("classical", "fill_biharmonic"),
-    "patchmatch": ("patchmatch", "fill"),
+_METHODS = {  # name: (module, its fill function, the bundled model it takes unless told)
+    "mean": ("classical", "fill_mean", None),
+    "biharmonic": ("classical", "fill_biharmonic", None),
+    "patchmatch": ("patchmatch", "fill", None),
+    "context_encoder": ("context_encoder", "fill", "tiny-context-encoder"),
 }
 _KEEP_ALL_STEPS = 2_000_000
 """Pixels up to which every step is kept; larger pictures keep the last one."""
 
 
 def list_methods() -> list[str]:
-    """Names that `inpaint` takes as ``method``.
+    """Names that `inpaint` takes as ``method`` on this machine: a method whose weights are not here is left out.
 
     Example:
         >>> list_methods()
         ['mean', 'biharmonic', 'patchmatch']
     """
-    return list(_METHODS)
+    return [name for name, (_, _, model) in _METHODS.items() if model is None or (data.MODELS / model).is_dir()]
 
 
 def inpaint(
@@ -72,6 +73,7 @@ def inpaint(
     Raises:
         ValueError: an unknown method, shapes or ranges against the conventions, a hole that leaves nothing.
         TypeError: a parameter the method does not have.
+        NotAvailable: the method's weights are not on this machine.
 
     Example:
         >>> photo = wb.load_image("coffee")
@@ -120,7 +122,7 @@ def inpaint(
 def _fill_function(method: str, params: dict) -> Callable[..., Iterator[Step]]:
     """Looks a method up and checks that it takes these parameters."""
     check.choice(method, "method", _METHODS)
-    module, name = _METHODS[method]
+    module, name, _ = _METHODS[method]
     fill = getattr(importlib.import_module(f"workbench.methods.{module}"), name)
     known = [n for n, p in inspect.signature(fill).parameters.items() if p.kind is p.KEYWORD_ONLY and n != "seed"]
     for param in params:
@@ -143,6 +145,6 @@ def _run(fill, image, mask, items, seed, params) -> Iterator[tuple[int, Step]]:
 
 
 def __getattr__(name: str):
-    if name in {module for module, _ in _METHODS.values()}:
+    if name in {module for module, *_ in _METHODS.values()}:
         return importlib.import_module(f"workbench.methods.{name}")
     raise AttributeError(f"module 'workbench.methods' has no attribute {name!r}")

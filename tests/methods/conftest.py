@@ -1,0 +1,26 @@
+"""Networks for the tests of methods that need weights: narrow, untrained, written as bundled ones are."""
+
+import pytest
+
+from workbench import data
+from workbench.diffusion import pipelines
+from workbench.diffusion.export import write_model
+from workbench.methods.context_encoder.networks import VARIANTS, make_context_encoder
+
+
+@pytest.fixture(scope="session")
+def untrained_folder(tmp_path_factory):
+    """A folder of models, made once."""
+    folder = tmp_path_factory.mktemp("untrained")
+    for seed, name in enumerate(VARIANTS.values()):
+        network = make_context_encoder((8, 8, 8, 8, 16), (8, 8, 8), seed)
+        write_model(folder / name, {"": network}, title=name, about="A test.", trained="not at all", quality={})
+    return folder
+
+
+@pytest.fixture
+def untrained_models(untrained_folder, monkeypatch):
+    """What is bundled, while a test runs: properties of a method must hold whatever its network has learnt."""
+    for room in (data, pipelines):
+        monkeypatch.setattr(room, "MODELS", untrained_folder)
+    return untrained_folder
