@@ -40,9 +40,9 @@ def fill(
     Args:
         image: (1, 3, H, W) in [0, 1]; what it holds inside the hole is never looked at.
         mask: (1, 1, H, W), 1 = hole, of any shape, at the frame too; some pixels must be known.
-        content: what fills the coarsest level: ``content(picture, mask) -> picture`` (a context encoder, say), a picture
-            (1, 3, H, W) of the part that is worked on, or None: the colours of the edge spread inwards (`smooth_fill`),
-            which knows no structure.
+        content: what fills the coarsest level: ``content(picture, mask) -> picture`` (a context encoder); a picture
+            (1, 3, H, W) of the part that is worked on; or None: the colours of the edge spread inwards, which knows
+            no structure (`levels.smooth_fill`).
         network: the texture network, see `load_network`: "classifier", "vgg19", "random", a path ...
         sizes, iterations, layers, content_weight, texture_weight, tv_weight, content_term, match, refresh, copies,
             overlap: see `PatchSettings`.
@@ -58,11 +58,11 @@ def fill(
         ValueError, TypeError: arguments against the conventions.
         NotAvailable: the network's weights are not on this machine.
 
-    Source: Yang et al., High-resolution image inpainting using multi-scale neural patch synthesis, CVPR 2017. Differs in
-        means for sums, in scaled features, in neighbours that are kept for some iterations (refresh=1 searches every
-        time), and in the part around the hole that is worked on: three times the hole's box, 512 pixels at least. The
-        paper's finest level is 512 pixels; larger parts are reduced to that and the result is enlarged, which the last
-        Step's label says. ``sizes=(128, 256, 512, 1024)`` goes on to 1024.
+    Source: Yang et al., High-resolution image inpainting using multi-scale neural patch synthesis, CVPR 2017. Differs
+        in means for sums, in scaled features, in neighbours that are kept for some iterations (refresh=1 searches every
+        time), and in the part that is worked on: three times the hole's box, 512 pixels at least. The finest level is
+        512 pixels, as in the paper; a larger part is reduced to that and the result enlarged, which the last Step's
+        label says. ``sizes=(128, 256, 512, 1024)`` goes on to 1024.
 
     Example:
         >>> for step in fill(photo, mask, network="random", iterations=20):
@@ -70,7 +70,17 @@ def fill(
     """
     check.integer(show_every, "show_every", 1)
     settings = PatchSettings(
-        sizes, iterations, layers, content_weight, texture_weight, tv_weight, content_term, match, refresh, copies, overlap
+        sizes,
+        iterations,
+        layers,
+        content_weight,
+        texture_weight,
+        tv_weight,
+        content_term,
+        match,
+        refresh,
+        copies,
+        overlap,
     )
     solver = Solver(image, mask, load_network(network, seed=seed), content, settings)
     total, i = len(solver.sizes) * -(-iterations // show_every), 0

@@ -1,7 +1,7 @@
 """Texture networks: the frozen first layers of a classifier, whose features are what patches are compared by.
 
-One class for all of them: a plain stack of convolutions and ReLUs with the weights of the bundled classifier, of VGG-19,
-or drawn at random. Only the weights differ, so a comparison of networks compares nothing else.
+One class for all: a plain stack of convolutions and ReLUs with the weights of the bundled classifier, of VGG-19, or
+drawn at random. Only the weights differ, so a comparison of networks compares nothing else.
 """
 
 import math

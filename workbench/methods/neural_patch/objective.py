@@ -72,12 +72,12 @@ class Objective:
 
     E_c, "pixels": mean over free pixels and channels of (x - reference)^2.
     E_c, "features": mean over hole cells and channels of (f(x) - f(reference))^2 / s^2 in the content layer.
-    E_t, a layer: mean over hole patches, cells and channels of |P_i(x) - P_nn(i)|^2 / s^2; a hole patch is one that holds
+    E_t, a layer: mean over hole patches, cells and channels of |P_i(x) - P_nn(i)|^2 / s^2; a hole patch is one with
         a hole cell, and a hole cell one that holds a free pixel. nn(i) is among the patches without any hole cell.
     E_tv: mean over the pairs of neighbours with a free pixel, and channels, of (difference)^2.
 
     s^2 is the mean square of the layer's features over the known picture, so that weights mean the same for every
-    network. Known patches are taken from the level's picture as it begins, once: those near the hole see a little of it.
+    network. Known patches are taken from the level's picture as it begins, once; those near the hole see a bit of it.
     Features are computed in a window only, the hole's box and as far around as the network sees, which changes nothing.
 
     **Memory** at 512 x 512 with a 256 x 256 hole, measured with relu3_1 and relu4_1 of the bundled classifier: see the
@@ -94,8 +94,8 @@ class Objective:
         box: (x0, y0, x1, y1), the window in the level.
 
     Source: Yang et al., CVPR 2017, eqs. 1 to 5. Differs from the paper in means for sums and in s^2. The released code
-        optimises every pixel of the picture and puts the known ones back at the end; here, as in the paper, only the hole
-        is free.
+        optimises every pixel of the picture and puts the known ones back at the end; here, as in the paper, only the
+        hole is free.
 
     Example:
         >>> objective = Objective(level, load_network("random"), PatchSettings())
@@ -117,7 +117,10 @@ class Objective:
             if self._by_features:
                 self._prepare_content()
         self.missing = [name for name in names if name not in self.layers] if settings.texture_weight > 0 else []
-        across, down = self._free[..., 1:] + self._free[..., :-1] > 0, self._free[..., 1:, :] + self._free[..., :-1, :] > 0
+        across, down = (
+            self._free[..., 1:] + self._free[..., :-1] > 0,
+            self._free[..., 1:, :] + self._free[..., :-1, :] > 0,
+        )
         self._pairs = across.to(self._base), down.to(self._base)
 
     def _window(self, names) -> tuple[int, int, int, int]:
@@ -187,7 +190,9 @@ class Objective:
     def search(self, x: torch.Tensor) -> dict[str, Neighbours]:
         """The nearest neighbours of the hole patches as the picture stands, by layer."""
         features = self.features(x)
-        return {name: find_neighbours(features[name], layer.wanted, layer.sources) for name, layer in self.layers.items()}
+        return {
+            name: find_neighbours(features[name], layer.wanted, layer.sources) for name, layer in self.layers.items()
+        }
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """The window's features of the compared layers, divided by their scale, (C, h, w)."""
@@ -200,7 +205,7 @@ class Objective:
         return {name: fold(layer.wanted, layer.sources, neighbours[name]) for name, layer in self.layers.items()}
 
     def terms(self, x: torch.Tensor, wishes: dict[str, Wish]) -> dict[str, torch.Tensor]:
-        """Each term's energy as a scalar to differentiate: "content", "texture relu3_1" ..., "tv"; those of weight 0 not.
+        """Each term's energy as a scalar to differentiate: "content", "texture relu3_1", "tv"; those of weight 0 not.
 
         Args:
             x: free pixels (3, K).
@@ -276,7 +281,7 @@ class Objective:
             point: (x, y) in pixels of the level; the nearest hole patch is taken.
 
         Returns:
-            (1, 1, h, w), one value a cell (see `search.likeness`), NaN where no patch may be taken; and the patch's middle
+            (1, 1, h, w), one value a cell (see `search.likeness`), NaN where no patch may be taken; the patch's middle
             (x, y) in pixels.
         """
         layer = self.layers[name]

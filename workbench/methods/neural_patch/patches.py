@@ -105,9 +105,9 @@ class Wish:
 def fold(wanted: torch.Tensor, sources: Sequence[Source], neighbours: Neighbours) -> Wish:
     """Lays the neighbours of all hole patches over each other.
 
-    With the neighbours fixed, sum_i |P_i(F) - Q_i|^2 = sum over cells c of n_c |F_c - m_c|^2 + rest, where n_c patches lie
-    over cell c and m_c is the mean of what they want there. The two sides are equal, and so are their gradients; the
-    right one needs no patches.
+    With the neighbours fixed, sum_i |P_i(F) - Q_i|^2 = sum over cells c of n_c |F_c - m_c|^2 + rest, where n_c patches
+    lie over cell c and m_c is the mean of what they want there. The two sides are equal, and so are their gradients;
+    the right one needs no patches.
 
     Args:
         wanted: (h, w) bool, centres of the hole patches.

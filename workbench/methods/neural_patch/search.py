@@ -22,8 +22,8 @@ def find_neighbours(
     nn(P) = argmax over Q of <P, Q> / |Q|  ("ncc"),  argmin over Q of |P - Q|^2 = argmax of <P, Q> - |Q|^2 / 2  ("l2")
 
     A product of patches is the sum of nine products of cells, and each of those occurs in nine products of patches. So
-    cells are multiplied once, a ninth of the arithmetic of comparing unfolded patches, and the products are summed along
-    diagonals, first across, then down. Memory: beside the feature maps some blocks of ``block_bytes``, whatever the size.
+    cells are multiplied once, a ninth of the arithmetic of comparing unfolded patches, and the products are summed
+    along diagonals, first across, then down. Memory: beside the feature maps some blocks of ``block_bytes``.
 
     Args:
         target: features (C, h, w).
@@ -54,7 +54,7 @@ def find_neighbours(
 
 
 def _blocks(target, wanted, source: Source, block_bytes: int):
-    """Rows [top, bottom) of a source's patches that are compared at a time, those with none that is allowed left out."""
+    """Rows [top, bottom) of a source's patches that are compared at a time; those with none allowed are left out."""
     columns = int(wanted.any(0).sum()) + 2
     step = max(1, block_bytes // (columns * source.width * target.element_size()) - 2)
     rows = source.allowed.any(1).nonzero()[:, 0]

@@ -29,7 +29,7 @@ class PatchSettings:
         refresh: neighbours are searched anew every so many iterations; 0: once a level.
         copies: (degrees, scale) of turned and scaled copies of the known picture to be searched too, such as
             `RELEASED_COPIES`.
-        overlap: so many pixels around the hole are optimised with it, to be blended: ``wb.inpaint(..., feather=overlap)``.
+        overlap: so many pixels around the hole are optimised with it, for a soft edge by ``inpaint(..., feather=n)``.
         history: steps that L-BFGS remembers.
 
     Source: Yang et al., CVPR 2017. Paper: relu3_1 and relu4_1, weights 5e-6 beside the content's 1 (on sums of VGG's
@@ -57,7 +57,9 @@ class PatchSettings:
         for k, size in enumerate(sizes):
             check.integer(size, f"sizes[{k}]", 16, LARGEST)
         if not sizes or list(sizes) != sorted(set(sizes)):
-            raise ValueError(f"sizes is {self.sizes!r}, expected long sides in pixels, rising, such as (128, 256, 512).")
+            raise ValueError(
+                f"sizes is {self.sizes!r}, expected long sides in pixels, rising, such as (128, 256, 512)."
+            )
         object.__setattr__(self, "sizes", tuple(sizes))
         check.integer(self.iterations, "iterations", 1)
         for name in ("content_weight", "texture_weight", "tv_weight"):

@@ -1,5 +1,6 @@
 """Coarse to fine, one iteration of L-BFGS at a time: what `fill` and `PatchRun` drive."""
 
+import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Snapshot:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory; shared parts are counted in each snapshot, so this is too much rather than too little."""
+        """What it takes in memory; parts that snapshots share are counted in each: too much rather than too little."""
         tensors = [self.x, *(v for v in self.memory.values() if isinstance(v, torch.Tensor))]
         for name in ("old_dirs", "old_stps"):
             tensors += self.memory.get(name) or []
@@ -111,8 +112,7 @@ class Solver:
         return resize(self._known, size), shrink_mask(self._hole, size)
 
     def _begin(self, number: int, filled: torch.Tensor) -> None:
-        names = [*(self.settings.layers or self.network.layers), self.network.content_layer]
-        multiple = max(self.network.stride(name) for name in names)
+        multiple = self.network.stride(self.network.layer_names()[-1])  # whatever layers a branch may take
         level = make_level(number, len(self.sizes), filled, self._at(number)[1], multiple)
         self._enter(level)
         self.i, self.iteration = (number - 1) * self.settings.iterations, 0
@@ -177,7 +177,7 @@ class Solver:
         self._optimiser.step(closure)
         if not (torch.isfinite(self.x).all() and all(map(math.isfinite, told.values()))):
             raise RuntimeError(
-                f"the energy is no longer finite at iteration {self.iteration + 1} of level {self.objective.level.number}: "
+                f"the energy is no longer finite at iteration {self.i + 1}: "
                 "the steps of L-BFGS grew too long. Take a smaller texture_weight, or a larger content_weight."
             )
         self.i, self.iteration = self.i + 1, self.iteration + 1
@@ -199,6 +199,13 @@ class Solver:
         self.i, self.iteration, self.objective = snapshot.i, snapshot.iteration, snapshot.objective
         self._load(snapshot.x, snapshot.neighbours, snapshot.memory)
 
+    def fork(self, snapshot: Snapshot) -> "Solver":
+        """Another solver of the same hole that stands where this one stood; this one stays as it is."""
+        other = copy.copy(self)
+        other.notes = list(self.notes)
+        other.restore(snapshot)
+        return other
+
     def change(self, settings: PatchSettings, network: TextureNetwork) -> None:
         """Goes on from here with other settings or another network; what was compared so far is forgotten."""
         x, i, iteration = self.x, self.i, self.iteration
@@ -210,12 +217,15 @@ class Solver:
     # Looking
 
     def result(self) -> torch.Tensor:
-        """The whole picture (1, 3, H, W) as it stands: the hole (and the overlap) repainted, everything else untouched."""
+        """The whole picture (1, 3, H, W) as it stands: the hole (and the overlap) repainted, the rest untouched."""
+        return self.compose(self.objective.picture(self.x))
+
+    def compose(self, picture: torch.Tensor) -> torch.Tensor:
+        """A level's picture (1, 3, h, w), enlarged and put in its place: (1, 3, H, W)."""
         x0, y0, x1, y1 = self.box
-        small = self.objective.picture(self.x)
         filled = self.image.clone()
         part = filled[..., y0:y1, x0:x1]
-        part.copy_(torch.where(self._hole > 0, resize(small, (y1 - y0, x1 - x0)), part))
+        part.copy_(torch.where(self._hole > 0, resize(picture, (y1 - y0, x1 - x0)), part))
         return filled
 
 
@@ -229,6 +239,6 @@ def check_hole(image: torch.Tensor, mask: torch.Tensor) -> None:
         raise ValueError("mask has no hole (all 0), expected some pixels of 1 = repaint.")
     if mask.all():
         raise ValueError(
-            "mask is 1 everywhere, expected at least one known pixel (0 = keep): there is nothing to take patches from. "
+            "mask is 1 everywhere, expected at least one known pixel (0 = keep) to take patches from. "
             "If the mask is the wrong way round, take 1 - mask."
         )
