@@ -25,6 +25,11 @@ _METHODS = {  # name: (module, its fill function)
     "mean": ("classical", "fill_mean"),
     "biharmonic": ("classical", "fill_biharmonic"),
     "patchmatch": ("patchmatch", "fill"),
+    "neural_patch": ("neural_patch", "fill"),
+}
+_JOINED: dict[str, dict[str, tuple[str, str]]] = {
+    # method: {parameter: (room, name)}: what another room offers this method where the caller gives nothing, such as
+    # "neural_patch": {"content": ("context_encoder", "predict")}
 }
 _KEEP_ALL_STEPS = 2_000_000
 """Pixels up to which every step is kept; larger pictures keep the last one."""
@@ -35,7 +40,7 @@ def list_methods() -> list[str]:
 
     Example:
         >>> list_methods()
-        ['mean', 'biharmonic', 'patchmatch']
+        ['mean', 'biharmonic', 'patchmatch', 'neural_patch']
     """
     return list(_METHODS)
 
@@ -87,10 +92,11 @@ def inpaint(
 
     start, raw, steps, interrupted = time.perf_counter(), image.clone(), [], False
     items = [i for i in range(image.shape[0]) if mask[i].any()]
+    given = {**_joined(method), **params}
     quiet = not progress or os.environ.get("TQDM_DISABLE") == "1"  # tqdm's notebook bar does not read it
     bar = tqdm(total=1, desc=method, delay=0.5, leave=False, disable=quiet)
     try:
-        for item, step in _run(fill, image, mask, items, seed, params):
+        for item, step in _run(fill, image, mask, items, seed, given):
             x0, y0, x1, y1 = step.box or (0, 0, image.shape[-1], image.shape[-2])
             raw[item, :, y0:y1, x0:x1] = pictures.resize(step.image, (y1 - y0, x1 - x0))[0]
             steps = [*steps, step] if keep_all else [step]
@@ -128,6 +134,14 @@ def _fill_function(method: str, params: dict) -> Callable[..., Iterator[Step]]:
             takes = f"It takes: {', '.join(known)}." if known else "It takes none of its own."
             raise TypeError(f"method {method!r} has no parameter {param!r}. {takes}")
     return fill
+
+
+def _joined(method: str) -> dict:
+    """What other rooms offer a method; methods never import each other, so they meet here."""
+    offers = _JOINED.get(method, {}).items()
+    return {
+        name: getattr(importlib.import_module(f"workbench.methods.{room}"), offer) for name, (room, offer) in offers
+    }
 
 
 def _run(fill, image, mask, items, seed, params) -> Iterator[tuple[int, Step]]:
