@@ -4,7 +4,13 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.methods.neural_patch.levels import choose_window, predict_content, pyramid_sizes, shrink_mask, smooth_fill
+from workbench.methods.neural_patch.levels import (
+    choose_window,
+    predict_content,
+    pyramid_sizes,
+    shrink_mask,
+    smooth_fill,
+)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_content_and_tv_by_hand(network):
     assert terms["content"].item() == pytest.approx(0.04)
     # seven pairs hold one of them: six differ by 0.2, the pair between them does not
     assert terms["tv"].item() == pytest.approx(6 * 0.04 / 7)
-    assert o.total(terms).item() == pytest.approx(0.04 + 0.02 * 6 * 0.04 / 7)
+    assert o.total(terms).item() == pytest.approx(0.04 + 6 * 0.04 / 7)
     assert o.picture(x)[0, 0, 1:3, 2].tolist() == pytest.approx([0.7, 0.7])
 
 
@@ -157,7 +157,7 @@ def test_similarity_of_one_patch(level, network):
     values, middle = o.similarity(o.start, "relu3_1", (99, 78))
     assert values.shape == (1, 1, 40, 44)
     assert max(abs(middle[0] - 99), abs(middle[1] - 78)) <= 2  # a cell is 4 pixels wide
-    offset = o.offsets("relu3_1", o.search(o.start))[0, :, int(middle[1]) // 4, int(middle[0]) // 4]
+    offset = o.offsets("relu3_1", o.search(o.start)["relu3_1"])[0, :, int(middle[1]) // 4, int(middle[0]) // 4]
     best = divmod(int(values.nan_to_num(-1).argmax()), 44)
     assert (best[1] * 4 + 2 - middle[0], best[0] * 4 + 2 - middle[1]) == tuple(offset.tolist())
 

@@ -43,8 +43,8 @@ class PatchSettings:
     iterations: int = 100
     layers: tuple[str, ...] | None = None
     content_weight: float = 1.0
-    texture_weight: float = 0.01
-    tv_weight: float = 0.02
+    texture_weight: float = 0.1
+    tv_weight: float = 1.0
     content_term: str = "pixels"
     match: str = "ncc"
     refresh: int = 10
