@@ -45,9 +45,8 @@ def tell_search(network, size: int) -> None:
     """Both searches of the same patches."""
     image, mask = photograph(size)
     level = make_level(1, 1, smooth_fill(image, mask), mask, 16)
-    print(
-        f"\nsearch at {size} x {size}{'patches':>16}{'candidates':>12}{'plain s':>9}{'ours s':>9}{'faster by':>11}{'equal':>8}"
-    )
+    head = f"{'patches':>16}{'candidates':>12}{'plain s':>9}{'ours s':>9}{'faster by':>11}{'equal':>8}"
+    print(f"\nsearch at {size} x {size}{head}")
     for match in ("ncc", "l2"):
         objective = Objective(level, network, PatchSettings(match=match))
         for name, layer in objective.layers.items():

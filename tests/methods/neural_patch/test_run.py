@@ -239,6 +239,13 @@ def test_one_colour_stays_one_colour(network):
         assert (step.image - grey).abs().max() < 0.02  # five grey values of 255
 
 
+def test_where_there_is_no_slope_nothing_moves(waves, gap, network):
+    run = make(waves, gap, network, texture_weight=0, tv_weight=0)
+    start = run.goto(5).picture
+    assert torch.equal(run.finish().picture, start)
+    assert torch.equal(run.branch(6).finish().picture, start)
+
+
 def test_texture_alone_rebuilds_a_pattern_better_than_its_mean(waves, gap, network):
     """Waves of 16 x 8 pixels in a hole wider than one of them, no content term: what the edge shows must be continued.
 

@@ -188,8 +188,8 @@ class Solver:
     def capture(self) -> Snapshot:
         """Where it stands."""
         memory = {}
-        if self.x in self._optimiser.state:
-            state = self._optimiser.state[self.x]
+        state = self._optimiser.state.get(self.x, {})
+        if "prev_flat_grad" in state:  # not before the first step, nor while there is no slope to step down
             memory = {name: list(v) if isinstance(v := state.get(name), list) else v for name in _SHARED}
             memory["prev_flat_grad"] = state["prev_flat_grad"].clone()
         return Snapshot(self.i, self.objective, self.iteration, self.x.detach().clone(), self.neighbours, memory)
