@@ -33,7 +33,10 @@ class Copy:
 
     def origin(self, points: torch.Tensor) -> torch.Tensor:
         """Where in the picture points (N, 2) of the copy come from, (x, y) in pixels."""
-        return points if self.plain else (points.double() - self.middle) @ self.matrix.T + self.middle
+        if self.plain:
+            return points
+        middle, matrix = self.middle.to(points.device), self.matrix.to(points.device)
+        return (points.double() - middle) @ matrix.T + middle
 
     def draw(self, picture: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Picture (1, 3, h', w') and what is known of it (1, 1, h', w'), both turned; outside nothing is known."""
@@ -265,7 +268,7 @@ class Objective:
         layer = self.layers[name]
         here, there = self.matches(name, neighbours)
         height, width = (-(-n // layer.stride) for n in self.level.size)
-        field = torch.full((2, height, width), torch.nan)
+        field = torch.full((2, height, width), torch.nan, device=here.device)
         x, y = (here / layer.stride).long().T
         inside = (x < width) & (y < height)
         field[:, y[inside], x[inside]] = (there - here)[inside].T.float()
@@ -287,7 +290,7 @@ class Objective:
         layer = self.layers[name]
         row, column = layer.wanted.nonzero(as_tuple=True)
         middles = torch.stack([column + layer.corner[1], row + layer.corner[0]], 1).add(0.5) * layer.stride  # (N, 2)
-        nearest = int((middles - torch.tensor(point)).square().sum(1).argmin())
+        nearest = int((middles - middles.new_tensor(point)).square().sum(1).argmin())
         centre = int(row[nearest]), int(column[nearest])
         found = likeness(self.features(x)[name], centre, layer.sources[0])  # (h, w)
         height, width = (-(-n // layer.stride) for n in self.level.size)

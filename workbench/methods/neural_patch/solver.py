@@ -80,7 +80,7 @@ class Solver:
 
     def __init__(self, image, mask, network: TextureNetwork, content, settings: PatchSettings):
         check_hole(image, mask)
-        self.network, self.settings, self.notes = network, settings, []
+        self.network, self.settings, self.notes = _beside(image, network), settings, []
         for name in settings.layers or network.layers:
             check.choice(name, "layer", network.layer_names())
         self.image, self.mask = image, mask
@@ -209,7 +209,7 @@ class Solver:
     def change(self, settings: PatchSettings, network: TextureNetwork) -> None:
         """Goes on from here with other settings or another network; what was compared so far is forgotten."""
         x, i, iteration = self.x, self.i, self.iteration
-        self.settings, self.network = settings, network
+        self.settings, self.network = settings, _beside(self.image, network)
         self._enter(self.objective.level)
         self._load(x, None, {})
         self.i, self.iteration = i, iteration
@@ -227,6 +227,11 @@ class Solver:
         part = filled[..., y0:y1, x0:x1]
         part.copy_(torch.where(self._hole > 0, resize(picture, (y1 - y0, x1 - x0)), part))
         return filled
+
+
+def _beside(image: torch.Tensor, network: TextureNetwork) -> TextureNetwork:
+    """The network on the picture's device; a copy where it was on another one."""
+    return network if network.mean.device == image.device else copy.deepcopy(network).to(image.device)
 
 
 def check_hole(image: torch.Tensor, mask: torch.Tensor) -> None:
