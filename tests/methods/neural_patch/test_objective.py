@@ -41,7 +41,7 @@ def test_content_and_tv_by_hand(network):
     assert terms["content"].item() == pytest.approx(0.04)
     # seven pairs hold one of them: six differ by 0.2, the pair between them does not
     assert terms["tv"].item() == pytest.approx(6 * 0.04 / 7)
-    assert o.total(terms).item() == pytest.approx(0.04 + 6 * 0.04 / 7)
+    assert o.total(terms).item() == pytest.approx(0.04 + 0.3 * 6 * 0.04 / 7)
     assert o.picture(x)[0, 0, 1:3, 2].tolist() == pytest.approx([0.7, 0.7])
 
 

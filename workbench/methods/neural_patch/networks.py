@@ -25,6 +25,9 @@ VGG19_FILES = ("vgg19-dcbb9e9d.pth", "vgg19.safetensors")
 RANDOM_WIDTHS = (16, 48, 96, 160, 256)
 """Channels of the random network's stages: those of the bundled classifier, so that only learning tells them apart."""
 
+SMALL_LAYERS = ("relu2_1", "relu3_2")
+"""What is compared of the bundled classifier and of its random twin."""
+
 
 class TextureNetwork(nn.Module):
     """Frozen convolutions; x_{k+1} = max(0, w_k * x_k + b_k), the size halved (maximum of 2 x 2) between stages.
@@ -33,9 +36,12 @@ class TextureNetwork(nn.Module):
         stages: for each stage its convolutions, each (weight (C', C, 3, 3), bias (C',)).
         mean, std: three numbers each; a picture in [0, 1] goes in as (x - mean) / std.
         name: told in labels and notes.
+        layers: see below; None takes VGG's.
 
     Attributes:
-        layers: the two middle layers whose patches are compared unless others are named.
+        layers: the two middle layers whose patches are compared unless others are named: relu3_1 and relu4_1, as in the
+            paper; of the small classifier relu2_1 and relu3_2, because it looks at more of the picture with fewer
+            channels, and its deeper layers leave more grain (seen and measured on facades and gravel).
         content_layer: the deeper layer of the content term "features".
 
     Source: Simonyan and Zisserman, ICLR 2015; layers as in Yang et al., CVPR 2017.
@@ -48,8 +54,9 @@ class TextureNetwork(nn.Module):
     layers = ("relu3_1", "relu4_1")
     content_layer = "relu4_2"
 
-    def __init__(self, stages, mean, std, name: str):
+    def __init__(self, stages, mean, std, name: str, layers: tuple[str, ...] | None = None):
         super().__init__()
+        self.layers = layers or type(self).layers
         self.name, self.counts = name, tuple(len(stage) for stage in stages)
         for s, stage in enumerate(stages, 1):
             for k, (weight, bias) in enumerate(stage, 1):
@@ -174,7 +181,7 @@ def _of_classifier(classifier: Classifier) -> TextureNetwork:
             gain = norm.weight / (norm.running_var + norm.eps).sqrt()  # (C',)
             pairs.append((convolution.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain))
         stages.append(pairs)
-    return TextureNetwork(stages, (0.5,) * 3, (0.25,) * 3, "classifier")
+    return TextureNetwork(stages, (0.5,) * 3, (0.25,) * 3, "classifier", SMALL_LAYERS)
 
 
 def _random(seed: int) -> TextureNetwork:
@@ -187,7 +194,7 @@ def _random(seed: int) -> TextureNetwork:
             pairs.append((weight, torch.zeros(width)))
             before = width
         stages.append(pairs)
-    return TextureNetwork(stages, (0.5,) * 3, (0.25,) * 3, "random weights")
+    return TextureNetwork(stages, (0.5,) * 3, (0.25,) * 3, "random weights", SMALL_LAYERS)
 
 
 def _find_vgg19() -> Path:

@@ -43,11 +43,11 @@ class PatchSettings:
     iterations: int = 100
     layers: tuple[str, ...] | None = None
     content_weight: float = 1.0
-    texture_weight: float = 0.1
-    tv_weight: float = 1.0
+    texture_weight: float = 0.2
+    tv_weight: float = 0.3
     content_term: str = "pixels"
     match: str = "ncc"
-    refresh: int = 10
+    refresh: int = 25
     copies: tuple[tuple[float, float], ...] = ()
     overlap: int = 0
     history: int = 25
