@@ -84,8 +84,8 @@ class Objective:
     Features are computed in a window only, the hole's box and as far around as the network sees, which changes nothing.
 
     **Time and memory**, measured at 512 x 512 with a 256 x 256 hole on one core, half-trained classifier: an iteration
-    takes 0.16 s, a search 8.8 s with relu2_1 and relu3_2 (its default), 1.1 s with relu3_1 and relu4_1; preparing, search
-    and iterations add 160 MiB at their peak. Nothing grows with the number of pairs of patches.
+    takes 0.16 s, a search 8.8 s with relu2_1 and relu3_2 (its default), 1.1 s with relu3_1 and relu4_1; preparing,
+    search and iterations add 160 MiB at their peak. Nothing grows with the number of pairs of patches.
 
     Args:
         level: where.
