@@ -18,7 +18,6 @@ import torch
 
 from workbench import check
 
-
 MODELS = Path(__file__).resolve().parents[1] / "data" / "models"
 """Where the bundled models lie, a folder each."""
 

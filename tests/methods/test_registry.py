@@ -12,13 +12,14 @@ from workbench.diffusion import pipelines
 from workbench.methods.result import Step
 
 METHODS = list(methods._METHODS)
+PARAMS = {"neural_patch": {"network": "random", "iterations": 3, "show_every": 2}}  # no weights, and soon done
 pytestmark = pytest.mark.usefixtures("untrained_models")
 
 
 def test_the_registry(untrained_models):
     here = {file.name for file in untrained_models.iterdir()}
     assert wb.list_methods() == [name for name, (*_, model) in methods._METHODS.items() if model in (None, *here)]
-    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder"]
+    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder", "neural_patch"]
 
 
 def test_a_method_without_its_weights_is_not_listed_and_says_what_is_missing(photo, hole, tmp_path, monkeypatch):
@@ -29,38 +30,42 @@ def test_a_method_without_its_weights_is_not_listed_and_says_what_is_missing(pho
         wb.inpaint(photo, hole, "context_encoder")
 
 
+def inpaint(image, mask, method, **params):
+    return wb.inpaint(image, mask, method, **PARAMS.get(method, {}), **params)
+
+
 @pytest.mark.parametrize("method", METHODS)
 class TestEveryMethod:
     def test_an_empty_mask_returns_the_input_exactly(self, method, photo, hole):
-        result = wb.inpaint(photo, torch.zeros_like(hole), method)
+        result = inpaint(photo, torch.zeros_like(hole), method)
         assert torch.equal(result.image, photo)
         assert result.steps == []
 
     def test_kept_pixels_are_bit_equal_and_the_hole_is_filled(self, method, photo, hole):
         broken = torch.where(hole > 0.5, torch.rand_like(photo), photo)
-        result = wb.inpaint(broken, hole, method)
+        result = inpaint(broken, hole, method)
         assert torch.equal(result.image * (1 - hole), broken * (1 - hole))
         assert not torch.equal(result.image, broken)
         assert result.image.min() >= 0
         assert result.image.max() <= 1
 
     def test_what_lies_in_the_hole_does_not_matter(self, method, photo, hole):
-        fills = [wb.inpaint(torch.where(hole > 0.5, torch.full_like(photo, v), photo), hole, method) for v in (0, 1)]
+        fills = [inpaint(torch.where(hole > 0.5, torch.full_like(photo, v), photo), hole, method) for v in (0, 1)]
         assert torch.equal(fills[0].image, fills[1].image)
 
     def test_same_seed_same_picture(self, method, photo, hole):
-        assert torch.equal(wb.inpaint(photo, hole, method, seed=4).image, wb.inpaint(photo, hole, method, seed=4).image)
+        assert torch.equal(inpaint(photo, hole, method, seed=4).image, inpaint(photo, hole, method, seed=4).image)
 
     def test_inputs_are_not_modified(self, method, photo, hole):
         before = photo.clone(), hole.clone()
-        wb.inpaint(photo, hole, method, feather=2)
+        inpaint(photo, hole, method, feather=2)
         assert torch.equal(photo, before[0])
         assert torch.equal(hole, before[1])
 
     def test_a_batch_equals_its_items(self, method, photo, hole):
         images, masks = torch.cat([photo, photo.flip(2)]), torch.cat([hole, torch.zeros_like(hole)])
-        result = wb.inpaint(images, masks, method)
-        assert torch.equal(result.image[:1], wb.inpaint(photo, hole, method).image)
+        result = inpaint(images, masks, method)
+        assert torch.equal(result.image[:1], inpaint(photo, hole, method).image)
         assert torch.equal(result.image[1:], images[1:])
 
     @pytest.mark.parametrize("kind", ["frame", "scattered", "one pixel", "column"])
@@ -71,17 +76,17 @@ class TestEveryMethod:
             "one pixel": wb.mask.box((20, 28), (14, 19, 15, 20)),
             "column": wb.mask.box((20, 28), (9, 0, 12, 20)),
         }[kind]
-        result = wb.inpaint(photo, mask, method)
+        result = inpaint(photo, mask, method)
         assert result.image.isfinite().all()
         assert wb.metrics.mean_l1(result.image, photo, mask) < 0.33  # what a guess at random is off by
 
     def test_nothing_known_is_refused(self, method, photo, hole):
         with pytest.raises(ValueError, match="keep|kept"):
-            wb.inpaint(photo, torch.ones_like(hole), method)
+            inpaint(photo, torch.ones_like(hole), method)
 
     def test_steps_are_numbered_and_end_in_the_result(self, method, photo, hole):
         seen = []
-        result = wb.inpaint(photo, hole, method, callback=seen.append)
+        result = inpaint(photo, hole, method, callback=seen.append)
         assert seen == result.steps
         assert [s.i for s in seen] == list(range(1, len(seen) + 1))
         assert seen[-1].i <= seen[-1].total
@@ -91,7 +96,7 @@ class TestEveryMethod:
         def stop(step):
             raise KeyboardInterrupt
 
-        result = wb.inpaint(photo, hole, method, callback=stop)
+        result = inpaint(photo, hole, method, callback=stop)
         assert result.interrupted
         assert result.image.shape == photo.shape
         assert torch.equal(result.image * (1 - hole), photo * (1 - hole))
