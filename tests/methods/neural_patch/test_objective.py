@@ -35,13 +35,14 @@ def changed(x, seed=3):
 def test_content_and_tv_by_hand(network):
     picture = torch.full((1, 3, 4, 5), 0.5)
     mask = wb.mask.box((4, 5), (2, 1, 3, 3))  # two pixels, one above the other
-    o = objective(make_level(1, 1, picture, mask, 1), network, texture_weight=0)
+    weights = {"content_weight": 2.0, "texture_weight": 0, "tv_weight": 0.3}
+    o = objective(make_level(1, 1, picture, mask, 1), network, **weights)
     x = torch.full((3, 2), 0.7)
     terms = o.terms(x, {})
     assert terms["content"].item() == pytest.approx(0.04)
     # seven pairs hold one of them: six differ by 0.2, the pair between them does not
     assert terms["tv"].item() == pytest.approx(6 * 0.04 / 7)
-    assert o.total(terms).item() == pytest.approx(0.04 + 0.3 * 6 * 0.04 / 7)
+    assert o.total(terms).item() == pytest.approx(2 * 0.04 + 0.3 * 6 * 0.04 / 7)
     assert o.picture(x)[0, 0, 1:3, 2].tolist() == pytest.approx([0.7, 0.7])
 
 

@@ -64,7 +64,7 @@ def test_states_tell_energies_and_slopes(waves, gap, network):
     before, after = run.states[1], run.states[2]
     assert before.energies()["content"] == pytest.approx(after.losses["content"], rel=1e-5)
     told = after.energies()
-    weights = {"content": 1.0, "tv": run.settings.tv_weight}
+    weights = {"content": run.settings.content_weight, "tv": run.settings.tv_weight}
     expected = sum(weights.get(name, run.settings.texture_weight) * v for name, v in told.items() if name != "total")
     assert told["total"] == pytest.approx(expected, rel=1e-5)
     slopes = {name: after.gradient(name) for name in told}

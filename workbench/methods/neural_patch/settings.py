@@ -42,12 +42,12 @@ class PatchSettings:
     sizes: tuple[int, ...] = (128, 256, 512)
     iterations: int = 100
     layers: tuple[str, ...] | None = None
-    content_weight: float = 1.0
-    texture_weight: float = 0.2
+    content_weight: float = 0.05
+    texture_weight: float = 1.0
     tv_weight: float = 0.3
     content_term: str = "pixels"
     match: str = "ncc"
-    refresh: int = 25
+    refresh: int = 5
     copies: tuple[tuple[float, float], ...] = ()
     overlap: int = 0
     history: int = 25
