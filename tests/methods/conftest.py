@@ -2,19 +2,24 @@
 
 import pytest
 
+from tests.stepping.narrow import inpainting, text_to_image
 from workbench import data
 from workbench.diffusion import pipelines
+from workbench.diffusion.denoiser import write_pipeline
 from workbench.diffusion.export import write_model
+from workbench.methods import diffusion
 from workbench.methods.context_encoder.networks import VARIANTS, make_context_encoder
 
 
 @pytest.fixture(scope="session")
 def untrained_folder(tmp_path_factory):
     """A folder of models, made once."""
-    folder = tmp_path_factory.mktemp("untrained")
+    folder, told = tmp_path_factory.mktemp("untrained"), {"about": "A test.", "trained": "not at all", "quality": {}}
     for seed, name in enumerate(VARIANTS.values()):
         network = make_context_encoder((8, 8, 8, 8, 16), (8, 8, 8), seed)
-        write_model(folder / name, {"": network}, title=name, about="A test.", trained="not at all", quality={})
+        write_model(folder / name, {"": network}, title=name, **told)
+    for name, pipe in (("tiny-inpaint", inpainting(9)), ("tiny-t2i", text_to_image())):
+        write_pipeline(folder / name, pipe, title=name, **told)
     return folder
 
 
@@ -23,4 +28,6 @@ def untrained_models(untrained_folder, monkeypatch):
     """What is bundled, while a test runs: properties of a method must hold whatever its network has learnt."""
     for room in (data, pipelines):
         monkeypatch.setattr(room, "MODELS", untrained_folder)
-    return untrained_folder
+    diffusion._loaded.cache_clear()
+    yield untrained_folder
+    diffusion._loaded.cache_clear()

@@ -12,14 +12,17 @@ from workbench.diffusion import pipelines
 from workbench.methods.result import Step
 
 METHODS = list(methods._METHODS)
-PARAMS = {"neural_patch": {"network": "random", "iterations": 3, "show_every": 2}}  # no weights, and soon done
+PARAMS = {  # no weights, and soon done
+    "neural_patch": {"network": "random", "iterations": 3, "show_every": 2},
+    "diffusion": {"num_inference_steps": 2},
+}
 pytestmark = pytest.mark.usefixtures("untrained_models")
 
 
 def test_the_registry(untrained_models):
     here = {file.name for file in untrained_models.iterdir()}
     assert wb.list_methods() == [name for name, (*_, model) in methods._METHODS.items() if model in (None, *here)]
-    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder", "neural_patch"]
+    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder", "neural_patch", "diffusion"]
 
 
 def test_a_method_without_its_weights_is_not_listed_and_says_what_is_missing(photo, hole, tmp_path, monkeypatch):
@@ -90,7 +93,8 @@ class TestEveryMethod:
         assert seen == result.steps
         assert [s.i for s in seen] == list(range(1, len(seen) + 1))
         assert seen[-1].i <= seen[-1].total
-        assert torch.equal(seen[-1].image, result.raw)
+        x0, y0, x1, y1 = seen[-1].box or (0, 0, 28, 20)
+        assert torch.equal(wb.image.resize(seen[-1].image, (y1 - y0, x1 - x0)), result.raw[..., y0:y1, x0:x1])
 
     def test_interrupting_returns_what_there_is(self, method, photo, hole):
         def stop(step):
