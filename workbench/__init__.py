@@ -20,6 +20,7 @@ _NAMES = {
     "inpaint": "methods",
     "list_methods": "methods",
     "load_pipeline": "diffusion",
+    "LoraTask": "diffusion",
     "record_attention": "lenses",
     "match": "lenses",
     "DenoisingRun": "stepping",

@@ -10,6 +10,7 @@ _NAMES = {
     "bundled": "pipelines",
     "load_classifier": "classifier",
     "tiny_perceptual": "classifier",
+    "LoraTask": "lora_task",
     "load_depth": "depth",
     "estimate_depth": "depth",
     "sample_hole": "filling",
