@@ -9,6 +9,12 @@ from workbench.diffusion.denoiser import write_pipeline
 from workbench.diffusion.export import write_model
 from workbench.methods import diffusion
 from workbench.methods.context_encoder.networks import VARIANTS, make_context_encoder
+from workbench.methods.spl import loading, make_spl
+
+NARROW_SPL = {
+    "encoder_widths": (4, 5, 6), "learner_widths": (3, 4, 5, 7), "dense_blocks": 2, "dense_layers": 2, "growth": 3,
+    "refining": 1, "injection_blocks": 2, "hidden": 4, "decoder_widths": (5, 4), "teacher_channels": 9,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +23,10 @@ def untrained_folder(tmp_path_factory):
     folder, told = tmp_path_factory.mktemp("untrained"), {"about": "A test.", "trained": "not at all", "quality": {}}
     for seed, name in enumerate(VARIANTS.values()):
         network = make_context_encoder((8, 8, 8, 8, 16), (8, 8, 8), seed)
+        write_model(folder / name, {"": network}, title=name, **told)
+    for variant, name in loading.VARIANTS.items():
+        injection = "concatenation" if variant == "concatenation" else "spade"
+        network = make_spl(len(name), injection=injection, **NARROW_SPL)
         write_model(folder / name, {"": network}, title=name, **told)
     for name, pipe in (("tiny-inpaint", inpainting(9)), ("tiny-t2i", text_to_image())):
         write_pipeline(folder / name, pipe, title=name, **told)

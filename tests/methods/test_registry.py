@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("untrained_models")
 def test_the_registry(untrained_models):
     here = {file.name for file in untrained_models.iterdir()}
     assert wb.list_methods() == [name for name, (*_, model) in methods._METHODS.items() if model in (None, *here)]
-    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder", "neural_patch", "diffusion"]
+    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder", "neural_patch", "spl", "diffusion"]
 
 
 def test_a_method_without_its_weights_is_not_listed_and_says_what_is_missing(photo, hole, tmp_path, monkeypatch):

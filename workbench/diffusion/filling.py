@@ -119,8 +119,8 @@ def sample_hole(
     box = crop_box(mask, side, context)
     x0, y0, x1, y1 = box
     size = work_size(y1 - y0, x1 - x0, side, factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
-    crop, hole = _resized(image[..., y0:y1, x0:x1], mask[..., y0:y1, x0:x1], size)  # (1, 3, h, w), (1, 1, h, w)
-    crop, hole = crop.to(device, dtype), hole.to(device, dtype)
+    crop, hole = resize_with_hole(image[..., y0:y1, x0:x1], mask[..., y0:y1, x0:x1], size)
+    crop, hole = crop.to(device, dtype), hole.to(device, dtype)  # (1, 3, h, w), (1, 1, h, w)
 
     generator = torch.Generator().manual_seed(check.seed(seed))
     states = _text_states(pipe, prompt, guidance_scale)  # (1 or 2, L, C)
@@ -161,7 +161,9 @@ def _span(low: int, high: int, wanted: int, limit: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _resized(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def resize_with_hole(
+    image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Picture and hole at another size, (1, 3, *size) and (1, 1, *size); nothing of the hole shows as known.
 
     A known pixel becomes the weighted mean of known pixels only, and every cell that a hole pixel touches is hole.

@@ -27,6 +27,7 @@ _METHODS = {  # name: (module, its fill function, the bundled model it takes unl
     "patchmatch": ("patchmatch", "fill", None),
     "context_encoder": ("context_encoder", "fill", "tiny-context-encoder"),
     "neural_patch": ("neural_patch", "fill", "tiny-classifier"),
+    "spl": ("spl", "fill", "tiny-spl"),
     "diffusion": ("diffusion", "fill", "tiny-inpaint"),
 }
 _KEEP_ALL_STEPS = 2_000_000
