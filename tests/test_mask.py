@@ -315,3 +315,11 @@ def test_a_large_stroke_touches_only_its_own_pixels():
     assert coverage.shape == (patch_rows.stop - patch_rows.start, patch_columns.stop - patch_columns.start)
     assert coverage.size < 60 * 60
     assert math.isclose(coverage.sum(), math.pi * 400 + 40 * math.hypot(10, 4), rel_tol=0.02)
+
+
+def test_blend_by_hand():
+    image, filled = torch.full((1, 3, 1, 6), 0.25), torch.full((1, 3, 1, 6), 0.75)
+    mask = masks.box((1, 6), (0, 0, 2, 1))
+    blended = masks.blend(image, filled, mask, 1)  # the ramp is 1 - 1 / 2 one pixel outside, 0 from there on
+    assert blended[0, 0, 0].tolist() == [0.75, 0.75, 0.5, 0.25, 0.25, 0.25]
+    assert torch.equal(masks.blend(image, filled, mask), torch.where(mask > 0.5, filled, image))

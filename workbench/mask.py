@@ -352,6 +352,25 @@ def feather(mask: torch.Tensor, radius: float) -> torch.Tensor:
     return (1 - distance / (radius + 1)).where(distance <= radius, torch.zeros(())).to(mask.dtype)
 
 
+def blend(image: torch.Tensor, filled: torch.Tensor, mask: torch.Tensor, radius: float = 0) -> torch.Tensor:
+    """Puts kept pixels back: out = image (1 - s) + filled s, s the mask feathered by ``radius`` pixels.
+
+    Args:
+        image: (B, 3, H, W), what is kept.
+        filled: (B, 3, H, W), all of it painted.
+        mask: (B, 1, H, W) or (1, 1, H, W), hard, 1 = hole.
+        radius: width of the ramp outside the hole; see `feather`.
+
+    Returns:
+        (B, 3, H, W): bit-equal to ``filled`` in the hole, to ``image`` farther than ``radius`` from it.
+
+    Source: alpha blending with a feathered mask, as in RealFill (Tang et al., SIGGRAPH 2024), section 3.4.
+    """
+    soft_mask = feather(mask, radius)
+    blended = torch.where(soft_mask == 1, filled, image * (1 - soft_mask) + filled * soft_mask)
+    return torch.where(soft_mask == 0, image, blended)
+
+
 def border(mask: torch.Tensor, width: float = 3, side: str = "both") -> torch.Tensor:
     """The band along the hole's edge.
 

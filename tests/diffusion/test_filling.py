@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 
 from workbench import mask as masks
+from workbench.diffusion import filling
 from workbench.diffusion.filling import crop_box, paste, sample_hole, work_size
 from workbench.diffusion.pipelines import load_pipeline
 
@@ -82,3 +84,26 @@ def test_errors(pipe, picture):
         next(sample_hole(pipe, image, torch.zeros_like(mask)))
     with pytest.raises(ValueError, match="num_inference_steps is 0"):
         next(sample_hole(pipe, image, mask, num_inference_steps=0))
+
+
+@pytest.mark.parametrize("kind", [DDPMScheduler, EulerAncestralDiscreteScheduler])
+def test_several_seeds_are_sampled_side_by_side_as_alone(pipe, kind):
+    image, mask = torch.rand(1, 3, 128, 128), masks.centre((128, 128), 0.4)
+    scheduler = kind.from_config(pipe.scheduler.config)
+    given = {"num_inference_steps": 3, "guidance_scale": 2.0, "prompt": "a red ball", "scheduler": scheduler}
+    before = torch.random.get_rng_state()
+    *_, both = sample_hole(pipe, image, mask, seed=[5, 9], **given)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for item, seed in enumerate((5, 9)):
+        *_, alone = sample_hole(pipe, image, mask, seed=seed, **given)
+        torch.testing.assert_close(both.image[item : item + 1], alone.image, rtol=0, atol=1e-4)
+    assert not torch.allclose(both.image[0], both.image[1], atol=1e-3)
+    assert paste(image, both).shape == (2, 3, 128, 128)
+
+
+def test_a_v_predictions_estimate_is_the_schedulers_own(pipe):
+    scheduler = DDPMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+    scheduler.set_timesteps(5)
+    z, v, t = torch.randn(1, 4, 2, 3), torch.randn(1, 4, 2, 3), scheduler.timesteps[2]
+    expected = scheduler.step(v, t, z).pred_original_sample
+    torch.testing.assert_close(filling._denoised(scheduler, z, v, t), expected)

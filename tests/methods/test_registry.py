@@ -15,6 +15,13 @@ METHODS = list(methods._METHODS)
 PARAMS = {  # no weights, and soon done
     "neural_patch": {"network": "random", "iterations": 3, "show_every": 2},
     "diffusion": {"num_inference_steps": 2},
+    "realfill": {
+        "references": [torch.rand(1, 3, 24, 30, generator=torch.Generator().manual_seed(0))],
+        "steps": 1,
+        "samples": 1,
+        "num_inference_steps": 2,
+        "tuning": {"crops": 1, "holes_each": 1, "batch_size": 1},
+    },
 }
 pytestmark = pytest.mark.usefixtures("untrained_models")
 
@@ -22,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("untrained_models")
 def test_the_registry(untrained_models):
     here = {file.name for file in untrained_models.iterdir()}
     assert wb.list_methods() == [name for name, (*_, model) in methods._METHODS.items() if model in (None, *here)]
-    assert METHODS == ["mean", "biharmonic", "patchmatch", "context_encoder", "neural_patch", "spl", "diffusion"]
+    assert " ".join(METHODS) == "mean biharmonic patchmatch context_encoder neural_patch spl diffusion realfill"
 
 
 def test_a_method_without_its_weights_is_not_listed_and_says_what_is_missing(photo, hole, tmp_path, monkeypatch):

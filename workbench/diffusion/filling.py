@@ -3,8 +3,9 @@
 The loop of sampling is spelled out, and gives what the pipeline's own call gives.
 """
 
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +24,10 @@ class Sampling:
         i: steps done, from 1 to total.
         total: steps in all.
         t: the timestep just taken, 999 to 0.
-        image: what the pipeline expects the crop to become, (1, 3, h, w) in [0, 1]: the decoded x0 estimate; in the
-            last step, the result.
+        image: what the pipeline expects the crop to become, (B, 3, h, w) in [0, 1], one for each seed: the decoded x0
+            estimate; in the last step, the result.
         box: the part (x0, y0, x1, y1) of the photograph it shows, in its pixels.
-        latents, noise_pred, denoised: (1, 4, h', w'), after guidance.
+        latents, noise_pred, denoised: (B, 4, h', w'), after guidance. noise_pred is what the U-Net predicts.
     """
 
     i: int
@@ -40,6 +41,39 @@ class Sampling:
 
     def __repr__(self) -> str:
         return f"Sampling({self.i}/{self.total}: t = {self.t}; image {tuple(self.image.shape)} for box {self.box})"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a photograph that is sampled, at the model's size.
+
+    Args:
+        box: (x0, y0, x1, y1) in the photograph's pixels, end excluded.
+        image: (1, 3, h, w) in [0, 1].
+        mask: (1, 1, h, w), 1 = hole.
+    """
+
+    box: tuple[int, int, int, int]
+    image: torch.Tensor
+    mask: torch.Tensor
+
+
+def crop_round_hole(pipe, image: torch.Tensor, mask: torch.Tensor, context: float = 0.5) -> Crop:
+    """Cuts out what `sample_hole` samples: see `crop_box` and `work_size`; what lies in the hole does not show in it.
+
+    Raises:
+        ValueError: shapes or ranges, no hole, or a pipeline that is not made for inpainting.
+    """
+    check.image(image)
+    check.mask(mask, like=image)
+    channels = pipe.unet.config.in_channels
+    if channels != 9:
+        raise ValueError(f"the pipeline's U-Net takes {channels} channels, expected 9: an inpainting model.")
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    box = x0, y0, x1, y1 = crop_box(mask, side, context)
+    multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+    size = work_size(y1 - y0, x1 - x0, side, multiple)
+    return Crop(box, *resize_with_hole(image[..., y0:y1, x0:x1], mask[..., y0:y1, x0:x1], size))
 
 
 def crop_box(mask: torch.Tensor, side: int, context: float = 0.5) -> tuple[int, int, int, int]:
@@ -74,11 +108,12 @@ def sample_hole(
     mask: torch.Tensor,
     *,
     prompt: str = "",
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     num_inference_steps: int = 30,
     guidance_scale: float = 3.0,
     context: float = 0.5,
     preview_every: int = 5,
+    scheduler=None,
 ) -> Iterator[Sampling]:
     """Fills the hole of one photograph, yielding looks at the crop while it emerges.
 
@@ -89,11 +124,12 @@ def sample_hole(
         image: (1, 3, H, W) in [0, 1], any size.
         mask: (1, 1, H, W), 1 = hole.
         prompt: what should be there.
-        seed: of the noise.
-        num_inference_steps: of the pipeline's scheduler.
+        seed: of the noise; several are sampled side by side, each as it would be alone.
+        num_inference_steps: of the scheduler.
         guidance_scale: g; up to 1 there is no guidance and each step is one call of half the cost.
         context: see `crop_box`.
         preview_every: a look every so many steps, each decoded; the last step always.
+        scheduler: of diffusers; None takes the pipeline's.
 
     Yields:
         `Sampling`. Paste the last ``image``, resized to its box, into the hole.
@@ -107,49 +143,40 @@ def sample_hole(
         >>> *_, last = sample_hole(load_pipeline("tiny-inpaint"), photo, mask, prompt="a photo of a room")
         >>> x0, y0, x1, y1 = last.box
     """
-    check.image(image)
-    check.mask(mask, like=image)
     check.integer(num_inference_steps, "num_inference_steps", 1)
     check.integer(preview_every, "preview_every", 1)
-    channels = pipe.unet.config.in_channels
-    if channels != 9:
-        raise ValueError(f"the pipeline's U-Net takes {channels} channels, expected 9: an inpainting model.")
+    cut = crop_round_hole(pipe, image, mask, context)
     device, dtype, factor = pipe.unet.device, pipe.unet.dtype, pipe.vae_scale_factor
-    side = pipe.unet.config.sample_size * factor
-    box = crop_box(mask, side, context)
-    x0, y0, x1, y1 = box
-    size = work_size(y1 - y0, x1 - x0, side, factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
-    crop, hole = resize_with_hole(image[..., y0:y1, x0:x1], mask[..., y0:y1, x0:x1], size)
-    crop, hole = crop.to(device, dtype), hole.to(device, dtype)  # (1, 3, h, w), (1, 1, h, w)
+    crop, hole = cut.image.to(device, dtype), cut.mask.to(device, dtype)
 
-    generator = torch.Generator().manual_seed(check.seed(seed))
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
+    generators = [torch.Generator().manual_seed(check.seed(s)) for s in seeds]
     states = _text_states(pipe, prompt, guidance_scale)  # (1 or 2, L, C)
-    shape = (1, pipe.vae.config.latent_channels, size[0] // factor, size[1] // factor)
-    scheduler = pipe.scheduler
+    shape = (pipe.vae.config.latent_channels, *(n // factor for n in crop.shape[-2:]))
+    scheduler = pipe.scheduler if scheduler is None else scheduler
     scheduler.set_timesteps(num_inference_steps, device=device)
-    latents = torch.randn(shape, generator=generator, dtype=dtype).to(device) * scheduler.init_noise_sigma
+    latents = _noise(shape, generators, dtype).to(device) * scheduler.init_noise_sigma  # (B, 4, h', w')
     posterior = pipe.vae.encode(to_signed(crop) * (hole < 0.5)).latent_dist
-    noise = torch.randn(shape, generator=generator, dtype=dtype).to(device)
-    masked = (posterior.mean + posterior.std * noise) * pipe.vae.config.scaling_factor  # (1, 4, h', w')
-    given = torch.cat([masks.to_latent(hole, "nearest", factor), masked], 1)  # (1, 5, h', w')
+    noise = _noise(shape, generators, dtype).to(device)
+    masked = (posterior.mean + posterior.std * noise) * pipe.vae.config.scaling_factor  # (B, 4, h', w')
+    shrunk = masks.to_latent(hole, "nearest", factor).expand(len(seeds), -1, -1, -1)
+    given = torch.cat([shrunk, masked], 1)  # (B, 5, h', w')
+    extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for i, t in enumerate(scheduler.timesteps, 1):
-        inputs = torch.cat([scheduler.scale_model_input(latents, t), given], 1)  # (1, 9, h', w')
-        predicted = pipe.unet(inputs.expand(len(states), -1, -1, -1), t, states).sample
-        if len(states) == 2:
-            empty, text = predicted.chunk(2)
-            predicted = empty + guidance_scale * (text - empty)  # (1, 4, h', w')
-        denoised = _denoised(scheduler, latents, predicted, t)
-        latents = scheduler.step(predicted, t, latents).prev_sample
+        scaled = scheduler.scale_model_input(latents, t)
+        predicted = _predicted(pipe.unet, torch.cat([scaled, given], 1), t, states, guidance_scale)
+        denoised = _denoised(scheduler, scaled, predicted, t)
+        latents = scheduler.step(predicted, t, latents, **extra).prev_sample
         last = i == len(scheduler.timesteps)
         if last or i % preview_every == 0:
             seen = _decode(pipe.vae, latents if last else denoised).to(image)
-            yield Sampling(i, len(scheduler.timesteps), int(t), seen, box, latents, predicted, denoised)
+            yield Sampling(i, len(scheduler.timesteps), int(t), seen, cut.box, latents, predicted, denoised)
 
 
 def paste(image: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """The whole photograph (1, 3, H, W) with the crop's picture in its box, nothing of it blended yet."""
+    """The whole photograph (B, 3, H, W) with each crop's picture in its box, nothing of it blended yet."""
     x0, y0, x1, y1 = sampling.box
-    out = image.clone()
+    out = image.repeat(len(sampling.image), 1, 1, 1)
     out[..., y0:y1, x0:x1] = pictures.resize(sampling.image, (y1 - y0, x1 - x0))
     return out
 
@@ -184,12 +211,30 @@ def _text_states(pipe, prompt: str, guidance_scale: float) -> torch.Tensor:
     return torch.cat([empty, states]) if guided else states
 
 
-def _denoised(scheduler, latents: torch.Tensor, noise: torch.Tensor, t) -> torch.Tensor:
-    """The x0 estimate (z - sqrt(1 - abar) eps) / sqrt(abar), for epsilon prediction."""
+def _noise(shape: tuple[int, ...], generators: list[torch.Generator], dtype: torch.dtype) -> torch.Tensor:
+    """Standard normal noise (B, *shape), one item from each generator."""
+    return torch.cat([torch.randn(1, *shape, generator=generator, dtype=dtype) for generator in generators])
+
+
+def _predicted(unet, inputs: torch.Tensor, t, states: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+    """What the U-Net predicts for inputs (B, 9, h, w), guided where there are two states: (B, 4, h, w)."""
+    count = len(inputs)
+    states = states.repeat_interleave(count, 0)  # (B or 2 B, L, C)
+    predicted = unet(inputs.repeat(len(states) // count, 1, 1, 1), t, states).sample
+    if len(states) == count:
+        return predicted
+    empty, text = predicted.chunk(2)
+    return empty + guidance_scale * (text - empty)
+
+
+def _denoised(scheduler, latents: torch.Tensor, predicted: torch.Tensor, t) -> torch.Tensor:
+    """The x0 estimate: (z - sqrt(1 - abar) eps) / sqrt(abar), or sqrt(abar) z - sqrt(1 - abar) v."""
     signal = scheduler.alphas_cumprod[int(t)].to(latents)
-    return (latents - (1 - signal).sqrt() * noise) / signal.sqrt()
+    if scheduler.config.prediction_type == "v_prediction":
+        return signal.sqrt() * latents - (1 - signal).sqrt() * predicted
+    return (latents - (1 - signal).sqrt() * predicted) / signal.sqrt()
 
 
 def _decode(vae, latents: torch.Tensor) -> torch.Tensor:
-    """Scaled latents -> picture (1, 3, h, w) in [0, 1]."""
+    """Scaled latents -> pictures (B, 3, h, w) in [0, 1]."""
     return from_signed(vae.decode(latents / vae.config.scaling_factor).sample.float())

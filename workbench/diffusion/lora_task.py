@@ -1,4 +1,7 @@
-"""Teaching a pipeline a few pictures with a LoRA: the loss, the batches, and what a `stepping.TrainingRun` asks for."""
+"""Teaching a pipeline a few pictures with a LoRA: the batches, and what a `stepping.TrainingRun` asks for.
+
+The loss is in `lora_objective`.
+"""
 
 import copy
 import math
@@ -7,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from workbench import check
 from workbench import mask as masks
@@ -25,6 +27,7 @@ from workbench.diffusion.lora import (
     resize_factors,
     save_lora,
 )
+from workbench.diffusion.lora_objective import DROPOUTS, LoraDenoising, draw_dropout
 from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import gaussian, generator, training_mask
@@ -35,36 +38,7 @@ PROMPT_DROPOUT = 0.1
 STEPS = 20
 """Steps of the samples."""
 ENCODED_AT_ONCE = 4
-
-
-class LoraDenoising(nn.Module):
-    """A frozen pipeline's denoiser with the loss that its LoRA learns by.
-
-    loss = mean v |eps - eps_theta(z_t, t, c)|^2, v = 0 where the picture is not known. (v-prediction: its target.)
-
-    Args:
-        unet, text_encoder: of the pipeline; what has no LoRA is frozen.
-        scheduler: DDPM with the pipeline's noise schedule.
-    """
-
-    def __init__(self, unet: nn.Module, text_encoder: nn.Module, scheduler: DDPMScheduler):
-        super().__init__()
-        self.unet, self.text_encoder, self.scheduler = unet, text_encoder, scheduler
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Losses for what `LoraTask.batch` gives; "per_sample" (B,) and "per_cell" (B, h, w) have the loss as mean."""
-        latents, noise, t = batch["latents"], batch["noise"], batch["t"]
-        given = self.scheduler.add_noise(latents, noise, t)  # (B, 4, h, w)
-        if "mask" in batch:
-            given = torch.cat([given, batch["mask"], batch["masked"]], 1)  # (B, 9, h, w)
-        learns = any(p.requires_grad for p in self.text_encoder.parameters())
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            states = self.text_encoder(batch["ids"])[0]  # (B, L, C)
-        predicted = self.unet(given.to(self.unet.dtype), t, states.to(self.unet.dtype)).sample.float()  # (B, 4, h, w)
-        v = self.scheduler.config.prediction_type == "v_prediction"
-        target = self.scheduler.get_velocity(latents, noise, t) if v else noise
-        cells = (predicted - target).square().mean(1) * batch["known"][:, 0]  # (B, h, w)
-        return {"loss": cells.mean(), "per_sample": cells.detach().mean((1, 2)), "per_cell": cells.detach()}
+LARGEST_DROPOUT = 0.99
 
 
 def _box(rng: np.random.Generator, size: tuple[int, int]) -> torch.Tensor:
@@ -77,10 +51,12 @@ def _box(rng: np.random.Generator, size: tuple[int, int]) -> torch.Tensor:
 MASK_POLICIES: dict[str, Callable] = {
     "random": training_mask,
     "box": _box,
+    "rectangles": lambda rng, size: masks.rectangles(size, int(rng.integers(2**31))),
     "none": lambda rng, size: torch.ones(1, 1, *size),
 }
 """Holes to learn with, by name: function(rng, size) -> (1, 1, H, W). "random": strokes, rectangles, boxes, sometimes
-everything; "box": one box; "none": nothing is known, the whole picture is hole."""
+everything; "box": one box; "rectangles": many, their union or all else, as published for RealFill; "none": nothing is
+known, the whole picture is hole."""
 
 
 class LoraTask(ModelTask):
@@ -98,7 +74,11 @@ class LoraTask(ModelTask):
         holes: (N, 1, H, W), 1 = not known: it counts for nothing in the loss, and is always part of the hole.
         rank, lora_alpha, targets, seed: as in `add_lora`.
         train_text: puts a LoRA into the text encoder too.
+        text_rate: the text encoder's LoRA learns with this share of the run's learning rate.
         prompt_dropout: share of items with the empty prompt.
+        lora_dropout: share of a LoRA that an item learns without, below 1; drawn with the batch.
+        dropout_of: what is dropped, see `lora_objective.DROPOUTS`.
+        snr_gamma: weighs noise levels, see `LoraDenoising`; None does not.
 
     Raises:
         ValueError: shapes, ranges, or a pipeline of another kind.
@@ -112,7 +92,7 @@ class LoraTask(ModelTask):
     """
 
     name = "lora"
-    variants = ("mask_policy", "rank", "lora_alpha", "prompt", "holes", "prompt_dropout")
+    variants = ("mask_policy", "rank", "lora_alpha", "prompt", "holes", "prompt_dropout", "lora_dropout", "text_rate")
     """What a branch may change."""
 
     def __init__(
@@ -127,7 +107,11 @@ class LoraTask(ModelTask):
         lora_alpha: float | None = None,
         targets: Sequence[str] | None = None,
         train_text: bool = False,
+        text_rate: float = 1.0,
         prompt_dropout: float = PROMPT_DROPOUT,
+        lora_dropout: float = 0.0,
+        dropout_of: str = "layers",
+        snr_gamma: float | None = None,
         seed: int = 0,
     ):
         self.pipe, self.factor = pipe, _factor(pipe)
@@ -135,6 +119,8 @@ class LoraTask(ModelTask):
         self.lora_alpha = check.number(rank if lora_alpha is None else lora_alpha, "lora_alpha", 0)
         self.images = self._fitting(check.image(images, "images")).detach().cpu()  # (N, 3, H, W)
         self.mask_policy, self.prompt_dropout = mask_policy, prompt_dropout
+        self.lora_dropout, self.text_rate = lora_dropout, text_rate
+        self.dropout_of = check.choice(dropout_of, "dropout_of", DROPOUTS)
         self._take(prompt, holes)
         self.models = [pipe.unet, *([pipe.text_encoder] if train_text else [])]
         if lora_layers(pipe.text_encoder) and not train_text:
@@ -153,7 +139,7 @@ class LoraTask(ModelTask):
                 layer.lora_A.requires_grad_(True), layer.lora_B.requires_grad_(True)
         self.begin()
         scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
-        self.objective = LoraDenoising(pipe.unet, pipe.text_encoder, scheduler)
+        self.objective = LoraDenoising(pipe.unet, pipe.text_encoder, scheduler, snr_gamma)
         self.about = f"LoRA of rank {self.rank} on {len(self.images)} pictures."
 
     def _fitting(self, images: torch.Tensor) -> torch.Tensor:
@@ -175,6 +161,8 @@ class LoraTask(ModelTask):
         if not callable(self.mask_policy):
             check.choice(self.mask_policy, "mask_policy", MASK_POLICIES)
         check.number(self.prompt_dropout, "prompt_dropout", 0, 1)
+        check.number(self.lora_dropout, "lora_dropout", 0, LARGEST_DROPOUT)
+        check.number(self.text_rate, "text_rate", 0)
         self._encoded: tuple[torch.Tensor, torch.Tensor] | None = None
         self.ids = token_ids(self.pipe.tokenizer, captions)  # (N, L)
         self.empty = token_ids(self.pipe.tokenizer, [""])[0]  # (L,)
@@ -185,22 +173,34 @@ class LoraTask(ModelTask):
     def batch(self, numbers):
         """latents, noise (B, 4, h, w), t (B,), ids (B, L), known (B, 1, h, w); with 9 channels mask and masked too."""
         rngs = [generator(*number) for number in numbers]
-        rows = [int(rng.integers(len(self.images))) for rng in rngs]
+        rows = [self._row(rng) for rng in rngs]
         levels = self.objective.scheduler.config.num_train_timesteps
-        unknown = torch.zeros_like(self.images[rows, :1]) if self.holes is None else self.holes[rows]  # (B, 1, H, W)
-        images = self.images[rows]  # (B, 3, H, W)
         batch = {
             "latents": self._drawn([part[rows] for part in self._moments()], rngs),
             "t": torch.tensor([int(rng.integers(levels)) for rng in rngs]),
             "ids": torch.stack([self._ids(row, rng) for row, rng in zip(rows, rngs, strict=True)]),
-            "known": 1 - masks.to_latent(unknown, "any", self.factor),
+            "known": 1 - masks.to_latent(self._unknown(rows), "any", self.factor),
         }
         batch["noise"] = torch.stack([gaussian(rng, batch["latents"].shape[1:]) for rng in rngs])
         if self.pipe.unet.config.in_channels == 9:
-            hole = torch.maximum(unknown, torch.cat([self.hole(rng) for rng in rngs]))  # (B, 1, H, W)
-            batch["mask"] = masks.to_latent(hole, "nearest", self.factor)
-            batch["masked"] = self._drawn(self._encode(masked_image(images, hole)), rngs)
+            batch |= self._given(rows, rngs)
+        if self.lora_dropout:
+            batch |= draw_dropout(rngs, self.lora_dropout, self.dropout_of, len(self.objective.dropouts))
         return batch
+
+    def _row(self, rng: np.random.Generator) -> int:
+        """Which picture an item is of."""
+        return int(rng.integers(len(self.images)))
+
+    def _unknown(self, rows: list[int]) -> torch.Tensor:
+        """What is not known of pictures, (B, 1, H, W)."""
+        return torch.zeros_like(self.images[rows, :1]) if self.holes is None else self.holes[rows]
+
+    def _given(self, rows: list[int], rngs) -> dict[str, torch.Tensor]:
+        """What the U-Net is shown of pictures: mask (B, 1, h, w) and masked (B, 4, h, w), the latents of the rest."""
+        hole = torch.maximum(self._unknown(rows), torch.cat([self.hole(rng) for rng in rngs]))  # (B, 1, H, W)
+        moments = self._encode(masked_image(self.images[rows], hole))
+        return {"mask": masks.to_latent(hole, "nearest", self.factor), "masked": self._drawn(moments, rngs)}
 
     def hole(self, rng: np.random.Generator) -> torch.Tensor:
         """A hole to learn with, (1, 1, H, W), by the mask policy."""
@@ -237,6 +237,10 @@ class LoraTask(ModelTask):
         for model in self.models:
             fill_lora(model, self.rank, self.lora_alpha, self.seed)
 
+    def rate(self, name: str) -> float:
+        """Share of the run's learning rate that a parameter of the objective learns with, by its name."""
+        return self.text_rate if name.startswith("text_encoder.") else 1.0
+
     # What a branch asks for
 
     def variant(self, **changes) -> "LoraTask":
@@ -248,7 +252,8 @@ class LoraTask(ModelTask):
         if "lora_alpha" in changes:
             other.lora_alpha = check.number(changes.pop("lora_alpha"), "lora_alpha", 0)
         other.mask_policy = changes.pop("mask_policy", self.mask_policy)
-        other.prompt_dropout = changes.pop("prompt_dropout", self.prompt_dropout)
+        for name in ("prompt_dropout", "lora_dropout", "text_rate"):
+            setattr(other, name, changes.pop(name, getattr(self, name)))
         other._take(changes.pop("prompt", self.prompt), changes.pop("holes", self.holes))
         if changes:
             raise ValueError(f"{', '.join(changes)} cannot change, expected one of: {', '.join(self.variants)}.")
@@ -294,20 +299,26 @@ class LoraTask(ModelTask):
         levels, device = self.objective.scheduler.config.num_train_timesteps, self.pipe.unet.device
         errors = []
         for level in range(8):
-            batch = self.batch([[self.seed, level, item] for item in range(len(self.images))])
+            batch = self.batch([[self.seed, level, item] for item in range(len(self.shown))])
             batch["t"] = torch.full_like(batch["t"], levels * level // 8 + levels // 16)
             batch = {name: value.to(device) for name, value in batch.items()}
             errors.append(self.objective(batch)["loss"].item())
         return {"error": float(np.mean(errors))}
 
+    @property
+    def shown(self) -> list[int]:
+        """Which of the pictures are sampled to be looked at."""
+        return list(range(len(self.images)))
+
     @torch.no_grad()
     def samples(self, steps: int = STEPS, guidance_scale: float = 1.0) -> torch.Tensor:
         """The pictures, or as many of the prompt, by the pipeline as it is: (N, 3, H, W); same seeds, same holes."""
         size = dict(zip(("height", "width"), self.images.shape[-2:], strict=True))
-        given = {"prompt": self.captions, "num_inference_steps": steps, "guidance_scale": guidance_scale, **size}
+        prompts = [self.captions[row] for row in self.shown]
+        given = {"prompt": prompts, "num_inference_steps": steps, "guidance_scale": guidance_scale, **size}
         if self.pipe.unet.config.in_channels == 9:
-            given |= {"image": self.images, "mask_image": self._shown_holes()}
-        seeds = [torch.Generator().manual_seed(i) for i in range(len(self.images))]
+            given |= {"image": self.images[self.shown], "mask_image": self._shown_holes()}
+        seeds = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
         shown = self.pipe._progress_bar_config if hasattr(self.pipe, "_progress_bar_config") else {}
         self.pipe.set_progress_bar_config(disable=True)
         try:
@@ -318,17 +329,19 @@ class LoraTask(ModelTask):
     def _shown_holes(self) -> torch.Tensor:
         """A box in each picture, always the same, or what is not known of it: (N, 1, H, W)."""
         size = tuple(self.images.shape[-2:])
-        boxes = torch.cat([_box(generator(7, i), size) for i in range(len(self.images))])
+        boxes = torch.cat([_box(generator(7, i), size) for i in range(len(self.shown))])
         if self.holes is None:
             return boxes
-        unknown = self.holes.flatten(1).any(1).view(-1, 1, 1, 1)  # (N, 1, 1, 1)
-        return torch.where(unknown, self.holes, boxes)
+        holes = self.holes[self.shown]
+        unknown = holes.flatten(1).any(1).view(-1, 1, 1, 1)  # (N, 1, 1, 1)
+        return torch.where(unknown, holes, boxes)
 
     def sheet(self):
         """Samples; for inpainting with what is given above and the truth below."""
         rows = [self.samples()]
         if self.pipe.unet.config.in_channels == 9:
-            rows = [(masked_image(self.images, self._shown_holes()) + 1) / 2, *rows, self.images]
+            truth = self.images[self.shown]
+            rows = [(masked_image(truth, self._shown_holes()) + 1) / 2, *rows, truth]
         return tiled(rows)
 
     def export(self, folder, trained):

@@ -87,7 +87,8 @@ class Task(ABC):
     A task may also offer, for runs that begin anew, branch and go back (see `lora_task.LoraTask`, which has them all):
     ``begin()`` puts its untrained weights into the model; ``slots()`` gives (mapping, key, value) of what else the
     model must hold with its weights; ``variants`` names what ``variant(**changes)`` may change in a copy of the task;
-    ``carry_over(weights, moments, parent)`` gives a parent's weights and moments in its own form, and a sentence.
+    ``carry_over(weights, moments, parent)`` gives a parent's weights and moments in its own form, and a sentence;
+    ``rate(name)`` is the share of the run's learning rate that a parameter learns with.
 
     Attributes:
         name: of the model, also of its folder.

@@ -29,6 +29,7 @@ _METHODS = {  # name: (module, its fill function, the bundled model it takes unl
     "neural_patch": ("neural_patch", "fill", "tiny-classifier"),
     "spl": ("spl", "fill", "tiny-spl"),
     "diffusion": ("diffusion", "fill", "tiny-inpaint"),
+    "realfill": ("realfill", "fill", "tiny-inpaint"),
 }
 _KEEP_ALL_STEPS = 2_000_000
 """Pixels up to which every step is kept; larger pictures keep the last one."""
@@ -39,7 +40,7 @@ def list_methods() -> list[str]:
 
     Example:
         >>> list_methods()
-        ['mean', 'biharmonic', 'patchmatch']
+        ['mean', 'biharmonic', 'patchmatch', 'diffusion', 'realfill']
     """
     return [name for name, (_, _, model) in _METHODS.items() if model is None or (data.MODELS / model).is_dir()]
 
@@ -108,10 +109,8 @@ def inpaint(
     finally:
         bar.close()
 
-    soft_mask = masks.feather(mask, feather)
-    blended = torch.where(soft_mask == 1, raw, image * (1 - soft_mask) + raw * soft_mask)  # (B, 3, H, W)
     return Result(
-        image=torch.where(soft_mask == 0, image, blended),
+        image=masks.blend(image, raw, mask, feather),
         raw=raw,
         mask=mask.clone(),
         masked_image=torch.where(mask > 0.5, torch.full_like(image, 0.5), image),

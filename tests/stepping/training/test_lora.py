@@ -130,7 +130,7 @@ def test_other_masks_and_prompts(run):
     assert not torch.equal(forks[1].step().batch["ids"], run.states[2].batch["ids"])
     assert forks[0].states[2].loss != run.states[2].loss
     assert torch.equal(forks[1].states[2].batch["noise"], run.states[2].batch["noise"])
-    with pytest.raises(ValueError, match="mask_policy is 'half', expected one of: random, box, none"):
+    with pytest.raises(ValueError, match="mask_policy is 'half', expected one of: random, box, rectangles, none"):
         run.branch(mask_policy="half")
     with pytest.raises(ValueError, match=r"targets cannot be changed, expected one of: learning_rate.*mask_policy"):
         run.branch(targets=["to_q"])

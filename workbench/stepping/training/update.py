@@ -59,8 +59,8 @@ class Learner:
 
     Args:
         task: what is trained. Its objective's parameters that require gradients are copied: the run's own. A task
-            may also have ``slots() -> [(mapping, key, value)]``: what else the model must hold with its weights; and
-            ``begin()``, which puts its untrained weights into the model.
+            may also have ``slots() -> [(mapping, key, value)]``: what else the model must hold with its weights;
+            ``begin()``, which puts its untrained weights into the model; and ``rate(name)``, see `Task`.
         settings: how.
         start: weights, moments and buffers to begin with; None takes the weights that are in the model, or were before
             a run put its own in: a second run of a task does not begin where the first one stands.
@@ -90,7 +90,7 @@ class Learner:
         self._slots = [*self._places(objective, found), *getattr(task, "slots", list)()]
         self._modules = list(objective.modules())
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+            self._groups(), settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.layers = Layers(objective, list(self.parameters))
         self._shared = start.buffers if start is not None else {}
@@ -110,6 +110,14 @@ class Learner:
             own = [(k, buffers[id(b)]) for k, b in module._buffers.items() if id(b) in buffers]
             slots += [(module._buffers, key, self.buffers[name]) for key, name in own]
         return slots
+
+    def _groups(self) -> list[dict]:
+        """The parameters by the share of the learning rate that the task has them learn with."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        share = getattr(self.task, "rate", lambda name: 1.0)
+        for name, p in self.parameters.items():
+            groups.setdefault(share(name), []).append(p)
+        return [{"params": members, "share": share} for share, members in groups.items()]
 
     @property
     def main(self) -> bool:
@@ -214,7 +222,7 @@ class Learner:
         self.put_in()
         rate = s.rate(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         try:
             with self._computing(step):
                 losses = self.module(batch)

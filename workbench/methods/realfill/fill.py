@@ -1,0 +1,198 @@
+"""RealFill from end to end: fine-tune, sample several seeds, keep the one that agrees best with the references."""
+
+import copy
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from workbench import check
+from workbench import mask as masks
+from workbench.diffusion import load_pipeline, sample_hole
+from workbench.diffusion.filling import Sampling, crop_round_hole, paste
+from workbench.diffusion.libraries import DDPMScheduler, quiet
+from workbench.diffusion.lora import lora_layers, remove_lora
+from workbench.methods.realfill.crops import check_references
+from workbench.methods.realfill.ranking import Ranking, rank
+from workbench.methods.realfill.task import PROMPT
+from workbench.methods.realfill.tuning import fine_tune
+from workbench.methods.result import Step
+from workbench.stepping.training import TrainingRun
+
+REPORTS = 20
+"""How often fine-tuning tells how far it is."""
+AT_ONCE = 8
+"""Seeds that are sampled side by side."""
+
+
+def fill(
+    image: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    seed: int = 0,
+    references: Sequence[torch.Tensor] | torch.Tensor | None = None,
+    pipe="tiny-inpaint",
+    training: TrainingRun | None = None,
+    prompt: str = PROMPT,
+    steps: int = 300,
+    tuning: dict | None = None,
+    samples: int = 4,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 1.0,
+    scheduler="ddpm",
+    rank_by: str = "sift",
+    context: float = 0.5,
+    preview_every: int = 10,
+) -> Iterator[Step]:
+    """RealFill: an inpainting model learns the scene from other photographs of it, and then fills the hole.
+
+    `fine_tune`, `sample`, `rank`, one after the other. A large photograph is cropped round the hole and the result put
+    back at its own size; for outpainting enlarge it first, `wb.image.pad`. ``wb.inpaint(..., feather=8)`` hides what
+    the autoencoder changes along the edge. Afterwards the pipeline is what it was.
+
+    Args:
+        image: the target, (1, 3, H, W) in [0, 1].
+        mask: (1, 1, H, W), 1 = hole.
+        seed: of everything; the samples' seeds count up from it.
+        references: 1 to 5 other pictures of the scene, (1, 3, H, W) each, any sizes. [] learns from the target alone.
+        pipe: an inpainting pipeline, or a name that `wb.load_pipeline` takes.
+        training: a run of `fine_tune` on this target: sampled from as it stands; pipe, prompt, steps and tuning
+            do not count.
+        prompt: what the scene is called.
+        steps: of fine-tuning; 0: the pipeline as it is, which is what RealFill has to beat.
+        tuning: what else `fine_tune` takes, by name.
+        samples: how many seeds; the best is the result. The paper draws 64.
+        num_inference_steps: the paper takes 200.
+        guidance_scale: up to 1 there is none, as in the paper.
+        scheduler: "ddpm" as in the paper, "pipeline" for the pipeline's own, or any scheduler of diffusers.
+        rank_by: how `rank` matches.
+        context: room round the hole, as a share of its longer side.
+        preview_every: steps of sampling from look to look.
+
+    Yields:
+        `Step`: loss (n,) while it learns; denoised (B, 4, h, w) while it samples; in the end samples (S, 3, h, w), best
+        first, and counts (S, R), the matches of each with each reference.
+
+    Raises:
+        ValueError: no pixel is kept, shapes or ranges, or a pipeline that has a LoRA.
+        NotAvailable: no such pipeline on this machine.
+
+    Source: RealFill (Tang et al., SIGGRAPH 2024). Differs in defaults that suit small models: fewer steps and samples.
+    """
+    if mask.min() > 0.5:
+        raise ValueError("mask covers the whole picture, expected some kept pixels (0) to go on from.")
+    references = check_references(references)
+    check.integer(steps, "steps", 0)
+    check.integer(samples, "samples", 1)
+    run = training
+    if run is None:
+        pipe = _loaded(pipe) if isinstance(pipe, str) else pipe
+        if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
+            raise ValueError("the pipeline has a LoRA. Give its run as training=, or take it out with remove_lora.")
+    else:
+        pipe, prompt = run.pipe, run.task.prompt
+    seeds = [(seed + k) % 2**63 for k in range(samples)]
+    looks = math.ceil(num_inference_steps / preview_every) * math.ceil(samples / AT_ONCE)
+    reports = min(steps, REPORTS) if training is None else 0
+    total = reports + looks + 1
+    given = {"prompt": prompt, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
+             "scheduler": scheduler, "context": context, "preview_every": preview_every}  # fmt: skip
+    try:
+        cut, number, found = crop_round_hole(pipe, image, mask, context), 0, []
+        if training is None and steps:
+            options = {"memory": 16, "context": context, **(tuning or {})}
+            run = fine_tune(pipe, references, image, mask, seed=seed, prompt=prompt, steps=steps, **options)
+            shown = cut.image * (1 - cut.mask) + 0.5 * cut.mask
+            for number in range(1, reports + 1):
+                run.goto(steps * number // reports)
+                losses = torch.tensor([state.loss for state in run.states[1:]])
+                yield Step(number, total, f"learning, {run.i} of {steps}", shown, {"loss": losses}, cut.box)
+        for look, done in _looks(pipe, image, mask, seeds, given):
+            number += 1
+            label = f"sampling, step {look.i} of {look.total}, t = {look.t}"
+            yield Step(number, total, label, look.image[:1], {"denoised": look.denoised}, look.box)
+            found += [look.image] if done else []
+        pictures = torch.cat(found)  # (S, 3, h, w)
+        ranking = rank(masks.blend(cut.image.expand_as(pictures), pictures, cut.mask), references, cut.mask,
+                       method=rank_by, pipe=pipe) if references else None  # fmt: skip
+        yield _last(total, pictures, ranking, cut.box)
+    finally:
+        if training is None:
+            remove_lora(pipe.unet)
+            remove_lora(pipe.text_encoder)
+
+
+def sample(
+    pipe,
+    image: torch.Tensor,
+    mask: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    prompt: str = PROMPT,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 1.0,
+    scheduler="ddpm",
+    context: float = 0.5,
+) -> torch.Tensor:
+    """Fills the hole once for each seed, from pure noise; kept pixels are put back.
+
+    Args:
+        pipe: as it is: with the LoRA of a run (``run.pipe``), or without.
+        image, mask: the target, (1, 3, H, W) and (1, 1, H, W).
+        seeds: each gives what it gives alone.
+        prompt, num_inference_steps, guidance_scale, scheduler, context: as in `fill`.
+
+    Returns:
+        (S, 3, H, W).
+
+    Example:
+        >>> results = sample(run.pipe, target, mask, range(16))
+        >>> rank(results, references, mask, keep=4).show()
+    """
+    seeds = list(seeds)
+    if not seeds:
+        raise ValueError("seeds is empty, expected at least one.")
+    given = {"prompt": prompt, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
+             "scheduler": scheduler, "context": context, "preview_every": num_inference_steps}  # fmt: skip
+    pasted = [paste(image, look) for look, done in _looks(pipe, image, mask, seeds, given) if done]
+    filled = torch.cat(pasted)  # (S, 3, H, W)
+    return masks.blend(image.expand_as(filled), filled, mask)
+
+
+def _looks(pipe, image, mask, seeds: list[int], given: dict) -> Iterator[tuple[Sampling, bool]]:
+    """Looks at the sampling of some seeds at once, then of the next ones; and whether each is the last of its seeds."""
+    given = {**given, "scheduler": _scheduler(pipe, given["scheduler"])}
+    for first in range(0, len(seeds), AT_ONCE):
+        for look in sample_hole(pipe, image, mask, seed=seeds[first : first + AT_ONCE], **given):
+            yield look, look.i == look.total
+
+
+def _scheduler(pipe, wanted):
+    """A scheduler of its own: sampling leaves the pipeline's alone."""
+    if isinstance(wanted, str):
+        check.choice(wanted, "scheduler", ("ddpm", "pipeline"))
+        if wanted == "pipeline":
+            return copy.deepcopy(pipe.scheduler)
+        with quiet():
+            return DDPMScheduler.from_config(pipe.scheduler.config)
+    if not hasattr(wanted, "set_timesteps"):
+        kind = type(wanted).__name__
+        raise TypeError(f"scheduler is a {kind}, expected 'ddpm', 'pipeline' or a scheduler of diffusers.")
+    return copy.deepcopy(wanted)
+
+
+def _last(total: int, pictures: torch.Tensor, ranking: Ranking | None, box) -> Step:
+    """The best sample, with all samples and their matches."""
+    if ranking is None:
+        arrays = {"samples": pictures, "counts": torch.zeros(len(pictures), 0, dtype=torch.int64)}
+        return Step(total, total, "one of the samples, nothing to rank by", pictures[:1], arrays, box)
+    order = list(ranking.order)
+    arrays = {"samples": pictures[order], "counts": ranking.counts[order]}
+    return Step(total, total, ranking.told, pictures[order[:1]], arrays, box)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str):
+    """The pipeline last asked for by name."""
+    return load_pipeline(name)
