@@ -1,6 +1,9 @@
 """How the denoisers are trained: tiny-t2i from nothing together with its text encoder, tiny-inpaint grown from it.
 
-loss = mean w(t) |eps - eps_theta(z_t, t, c)|^2,  z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps,  w(t) = min(SNR, g) / SNR
+loss = mean w(t) |eps - eps_theta(z_t, t, c)|^2,  z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps
+
+w(t) = clamp(SNR, f, g) / SNR,  SNR = abar_t / (1 - abar_t): an error of the picture predicted counts at least f, and at
+most g. Without f it would count 1/200 in the first steps of sampling, and colours of the whole would be learnt last.
 """
 
 from pathlib import Path
@@ -49,14 +52,25 @@ class Denoising(nn.Module):
         unet: 4 or 9 input channels.
         text_encoder: its states condition the U-Net.
         train_text: whether it learns.
-        snr_gamma: g of the weight above (Hang et al., ICCV 2023); None weighs all noise levels alike.
+        snr_gamma: g of the weight above; None weighs all noise levels alike.
+        snr_floor: f of it, 0 to g.
+
+    Source: Hang et al., ICCV 2023 (min-SNR), which has g alone.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, train_text: bool, snr_gamma=5.0):
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        train_text: bool,
+        snr_gamma: float | None = 5.0,
+        snr_floor: float = 0.25,
+    ):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder.requires_grad_(train_text)
         self.scheduler = make_scheduler(training=True)
-        self.snr_gamma = snr_gamma
+        self.snr_gamma = None if snr_gamma is None else check.number(snr_gamma, "snr_gamma", 0)
+        self.snr_floor = 0.0 if snr_gamma is None else check.number(snr_floor, "snr_floor", 0, snr_gamma)
         signal = self.scheduler.alphas_cumprod
         self.register_buffer("snr", signal / (1 - signal), persistent=False)  # (1000,)
 
@@ -75,7 +89,8 @@ class Denoising(nn.Module):
         error = square.mean((1, 2, 3))  # (B,)
         weight = torch.ones_like(error)
         if self.snr_gamma is not None:
-            weight = (self.snr_gamma / self.snr[t]).clamp(max=1)
+            snr = self.snr[t]
+            weight = snr.clamp(self.snr_floor, self.snr_gamma) / snr
         looks = {"per_sample": (weight * error).detach(), "per_cell": weight.view(-1, 1, 1) * square.detach().mean(1)}
         return {"loss": (weight * error).mean(), "error": error.mean(), **looks}
 
