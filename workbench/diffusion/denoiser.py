@@ -64,7 +64,7 @@ class Denoising(nn.Module):
         text_encoder: CLIPTextModel,
         train_text: bool,
         snr_gamma: float | None = 5.0,
-        snr_floor: float = 0.25,
+        snr_floor: float = 1.0,
     ):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder.requires_grad_(train_text)
