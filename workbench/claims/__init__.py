@@ -20,7 +20,11 @@ from workbench.metrics import bootstrap_interval
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "claims"
 """Where findings lie, a JSON file each."""
-ROOMS = ("workbench.lenses.attention.claims", "workbench.lenses.correspondence.claims")
+ROOMS = (
+    "workbench.lenses.attention.claims",
+    "workbench.lenses.correspondence.claims",
+    "workbench.methods.realfill.claims",
+)
 """Modules that hold claims, in teaching order; each has a list ``CLAIMS``."""
 VERDICTS = ("holds", "fails", "open")
 

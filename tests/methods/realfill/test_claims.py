@@ -1,0 +1,62 @@
+"""Claims about RealFill: every measurement runs and gives numbers, and what judges them is right itself."""
+
+import copy
+
+import pytest
+import torch
+
+from tests.stepping import narrow
+from workbench import claims, data
+from workbench.diffusion.lora import lora_layers
+from workbench.methods.realfill import claims as of_realfill
+
+CLAIMS = {claim.name: claim for claim in of_realfill.CLAIMS}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Two scenes, two updates, two seeds, an untrained model of 32 x 32 pixels."""
+    pipe, names = copy.deepcopy(narrow.inpainting(9)), data.scenes()[:2]
+    pipe.unet.register_to_config(sample_size=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "scenes", lambda: names, raising=False)
+        patch.setattr(of_realfill, "model", lambda: pipe)
+        patch.setattr(of_realfill, "STEPS", 3)
+        patch.setattr(of_realfill, "SEEDS", range(2))
+        patch.setattr(of_realfill, "MANY_SEEDS", range(4))
+        patch.setattr(of_realfill, "SAMPLING", {"num_inference_steps": 2})
+        patch.setattr(
+            of_realfill.fine_tune, "__kwdefaults__", {**of_realfill.fine_tune.__kwdefaults__, "batch_size": 1}
+        )
+        for kept in (of_realfill.tuned, of_realfill.untuned):
+            kept.cache_clear()
+        yield pipe
+        for kept in (of_realfill.tuned, of_realfill.untuned):
+            kept.cache_clear()
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_it_is_measured(small, name):
+    finding = claims.measure(CLAIMS[name])
+    assert finding.verdict in claims.VERDICTS
+    assert {quantity.n for quantity in finding.quantities.values()} == {len(data.scenes())}
+    assert claims.list_claims()[name] == CLAIMS[name]
+    assert not lora_layers(small.unet)
+
+
+def test_claims_share_the_common_tuning(small):
+    of_realfill.target_masks()
+    before = of_realfill.tuned.cache_info()
+    of_realfill.references_help()
+    after = of_realfill.tuned.cache_info()
+    assert after.misses == before.misses
+    assert after.hits > before.hits
+
+
+def test_rank_correlation_by_hand():
+    rising = torch.tensor([1.0, 2.0, 5.0, 9.0])
+    assert of_realfill.spearman(rising, rising**3) == pytest.approx(1)
+    assert of_realfill.spearman(rising, -rising) == pytest.approx(-1)
+    assert of_realfill.spearman(rising, torch.ones(4)) == 0
+    # ranks 0.5, 0.5, 2, 3 against 0, 1, 2, 3: covariance 4.5, squares 4.5 and 5
+    assert of_realfill.spearman(torch.tensor([3.0, 3.0, 4.0, 8.0]), rising) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
