@@ -1,9 +1,10 @@
 """How the denoisers are trained: tiny-t2i from nothing together with its text encoder, tiny-inpaint grown from it.
 
-loss = mean w(t) |eps - eps_theta(z_t, t, c)|^2,  z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps
+loss = mean w(t) |y - y_theta(z_t, t, c)|^2,  z_t = a z + s eps,  a = sqrt(abar_t),  s = sqrt(1 - abar_t)
 
-w(t) = clamp(SNR, f, g) / SNR,  SNR = abar_t / (1 - abar_t): an error of the picture predicted counts at least f, and at
-most g. Without f it would count 1/200 in the first steps of sampling, and colours of the whole would be learnt last.
+y is the noise eps, w = clamp(SNR, f, g) / SNR, or y is v = a eps - s z, w = clamp(SNR, f, g) / (SNR + 1), with
+SNR = a^2 / s^2. Either way an error of the picture predicted counts at least f and at most g: without f it would count
+1/200 in the first steps of sampling, and the colours of the whole would be learnt last.
 """
 
 from pathlib import Path
@@ -35,6 +36,8 @@ TEXT_DROPOUT = 0.1
 SHOWN = 6
 STEPS = 20
 """Steps of the samples drawn while training."""
+SNR_GAMMA, SNR_FLOOR = 5.0, 1.0
+"""g and f above."""
 LEVELS = 8
 """Noise levels at which the validation loss is measured."""
 
@@ -45,6 +48,19 @@ _ABOUT_HOLES = (
 )
 
 
+def level_weight(
+    snr: torch.Tensor, prediction: str = "epsilon", gamma: float = SNR_GAMMA, floor: float = SNR_FLOOR
+) -> torch.Tensor:
+    """w of the loss above, for what the denoiser says.
+
+    Args:
+        snr: signal to noise, any shape.
+        prediction: one of `models.PREDICTIONS`.
+        gamma, floor: g and f.
+    """
+    return snr.clamp(floor, gamma) / (snr + 1 if prediction == "v_prediction" else snr)
+
+
 class Denoising(nn.Module):
     """The U-Net, and the text encoder where that learns too, with the loss.
 
@@ -52,6 +68,7 @@ class Denoising(nn.Module):
         unet: 4 or 9 input channels.
         text_encoder: its states condition the U-Net.
         train_text: whether it learns.
+        prediction: what the U-Net says, one of `models.PREDICTIONS`.
         snr_gamma: g of the weight above; None weighs all noise levels alike.
         snr_floor: f of it, 0 to g.
 
@@ -63,12 +80,14 @@ class Denoising(nn.Module):
         unet: UNet2DConditionModel,
         text_encoder: CLIPTextModel,
         train_text: bool,
-        snr_gamma: float | None = 5.0,
-        snr_floor: float = 1.0,
+        prediction: str = "epsilon",
+        snr_gamma: float | None = SNR_GAMMA,
+        snr_floor: float = SNR_FLOOR,
     ):
         super().__init__()
+        self.prediction = prediction
         self.unet, self.text_encoder = unet, text_encoder.requires_grad_(train_text)
-        self.scheduler = make_scheduler(training=True)
+        self.scheduler = make_scheduler(training=True, prediction=prediction)
         self.snr_gamma = None if snr_gamma is None else check.number(snr_gamma, "snr_gamma", 0)
         self.snr_floor = 0.0 if snr_gamma is None else check.number(snr_floor, "snr_floor", 0, snr_gamma)
         signal = self.scheduler.alphas_cumprod
@@ -85,14 +104,16 @@ class Denoising(nn.Module):
             given = torch.cat([given, batch["mask"], batch["masked"]], 1)  # (B, 9, h, w)
         states = self.text_encoder(batch["ids"]).last_hidden_state  # (B, L, C)
         predicted = self.unet(given, t, states).sample.float()
-        square = (predicted - noise).square()  # (B, 4, h, w)
-        error = square.mean((1, 2, 3))  # (B,)
-        weight = torch.ones_like(error)
+        v = self.prediction == "v_prediction"
+        target = self.scheduler.get_velocity(latents, noise, t) if v else noise
+        square = (predicted - target).square()  # (B, 4, h, w)
+        each, snr = square.mean((1, 2, 3)), self.snr[t]  # (B,)
+        weight = torch.ones_like(each)
         if self.snr_gamma is not None:
-            snr = self.snr[t]
-            weight = snr.clamp(self.snr_floor, self.snr_gamma) / snr
-        looks = {"per_sample": (weight * error).detach(), "per_cell": weight.view(-1, 1, 1) * square.detach().mean(1)}
-        return {"loss": (weight * error).mean(), "error": error.mean(), **looks}
+            weight = level_weight(snr, self.prediction, self.snr_gamma, self.snr_floor)
+        error = each * snr / (snr + 1) if v else each  # of the noise
+        looks = {"per_sample": (weight * each).detach(), "per_cell": weight.view(-1, 1, 1) * square.detach().mean(1)}
+        return {"loss": (weight * each).mean(), "error": error.mean(), **looks}
 
 
 class DenoiserTask(ModelTask):
@@ -214,7 +235,8 @@ class DenoiserTask(ModelTask):
     def pipeline(self) -> StableDiffusionPipeline | StableDiffusionInpaintPipeline:
         """The model as a published pipeline, with the weights as they are; DDIM, no safety checker."""
         kind = StableDiffusionInpaintPipeline if self.inpainting else StableDiffusionPipeline
-        return assemble(kind, self.vae, self.objective.text_encoder, self.tokenizer, self.objective.unet)
+        parts = (self.vae, self.objective.text_encoder, self.tokenizer, self.objective.unet)
+        return assemble(kind, *parts, prediction=self.objective.prediction)
 
     def export(self, folder, trained):
         """Writes the pipeline's folder."""
@@ -222,14 +244,17 @@ class DenoiserTask(ModelTask):
         return write_pipeline(folder, self.pipeline().to("cpu"), title=self.name, **told)
 
 
-def assemble(kind, vae, text_encoder, tokenizer, unet):
-    """A pipeline of ``kind`` from its parts: DDIM, no safety checker (the models know rendered rooms only)."""
+def assemble(kind, vae, text_encoder, tokenizer, unet, prediction: str = "epsilon"):
+    """A pipeline of ``kind`` from its parts: DDIM, no safety checker (the models know rendered rooms only).
+
+    ``prediction`` is what the U-Net says, see `models.make_scheduler`.
+    """
     return kind(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=make_scheduler(),
+        scheduler=make_scheduler(prediction=prediction),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

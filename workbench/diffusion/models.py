@@ -155,14 +155,21 @@ def grow_input(unet: UNet2DConditionModel, in_channels: int = 9) -> UNet2DCondit
         return grown.to(first.device, first.dtype)
 
 
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a denoiser may say, by diffusers' names."""
 _BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def make_scheduler(training: bool = False) -> DDPMScheduler | DDIMScheduler:
-    """Stable Diffusion's noise schedule, epsilon prediction: DDPM to train with, DDIM to sample with."""
-    if training:
-        return DDPMScheduler(**_BETAS, clip_sample=False)
-    return DDIMScheduler(**_BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+def make_scheduler(training: bool = False, prediction: str = "epsilon") -> DDPMScheduler | DDIMScheduler:
+    """Stable Diffusion's noise schedule: DDPM to train with, DDIM to sample with.
+
+    Args:
+        training: which of the two.
+        prediction: what the denoiser says, one of `PREDICTIONS`: the noise eps, or v = a eps - s x0 with a^2 = abar and
+            s^2 = 1 - abar (Salimans and Ho, ICLR 2022).
+    """
+    told = {**_BETAS, "clip_sample": False, "prediction_type": check.choice(prediction, "prediction", PREDICTIONS)}
+    return DDPMScheduler(**told) if training else DDIMScheduler(**told, set_alpha_to_one=False, steps_offset=1)
 
 
 class Discriminator(nn.Module):

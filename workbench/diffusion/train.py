@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from workbench.diffusion.models import PREDICTIONS
 from workbench.diffusion.pipelines import MODELS
 from workbench.diffusion.training import ModelTask, Settings, Trainer, make_accelerator
 
@@ -36,6 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder-of", help="vae: go on with the decoder of this model; its latents stay as they are")
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
     parser.add_argument("--base", default=str(MODELS / "tiny-t2i"), help="inpaint: the pipeline to grow from")
+    parser.add_argument(
+        "--prediction", choices=PREDICTIONS, default="epsilon", help="t2i, inpaint: what it says (epsilon)"
+    )
     parser.add_argument("--latents", type=int, default=30_000, help="t2i, inpaint: pictures encoded beforehand (30000)")
     parser.add_argument("--small-steps", type=int, default=0, help="t2i, inpaint: first so many at half the side (0)")
     return parser
@@ -145,7 +149,9 @@ def _t2i(options, settings, run, accelerator) -> ModelTask:
     tokenizer = make_tokenizer()
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     unet = make_denoiser(factor, seed=settings.seed)
-    objective = Denoising(unet, make_text_encoder(tokenizer, seed=settings.seed), train_text=True)
+    objective = Denoising(
+        unet, make_text_encoder(tokenizer, seed=settings.seed), train_text=True, prediction=options.prediction
+    )
     return _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
 
 
@@ -155,7 +161,7 @@ def _inpaint(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.pipelines import load_pipeline
 
     base = load_pipeline(options.base)
-    objective = Denoising(grow_input(base.unet), base.text_encoder, train_text=False)
+    objective = Denoising(grow_input(base.unet), base.text_encoder, train_text=False, prediction=options.prediction)
     return _denoiser_task(objective, base.vae, base.tokenizer, options, settings, run, accelerator)
 
 
