@@ -18,6 +18,8 @@ from workbench import check, data
 
 MAX_PIXELS = 100_000_000
 """Larger files are refused before they are decoded: 100 megapixels, 1.2 GB as float32."""
+_VIDEO_MARKS = ((4, b"ftyp"), (8, b"AVI "), (0, b"\x1aE\xdf\xa3"))
+"""Place and bytes by which MP4 and MOV, AVI, WebM and MKV begin."""
 
 
 def load_image(source, *, max_side: int | None = None) -> torch.Tensor:
@@ -162,6 +164,57 @@ def save_film(frames: Iterable[torch.Tensor], path, seconds: float = 3) -> Path:
     return path
 
 
+def load_frames(path, *, count: int | None = None, every: int = 1, max_side: int | None = None) -> torch.Tensor:
+    """Reads a video, or an animated GIF, PNG or WebP.
+
+    Args:
+        path: of the file. MP4, MOV, AVI and WebM need a decoder beside imageio: ``pip install av``.
+        count: at most so many frames; None takes all.
+        every: one frame of so many.
+        max_side: scales down so that no side is longer, as `fit`.
+
+    Returns:
+        (T, 3, H, W) in [0, 1], T at least 2.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImageFileError: it is no video, or holds a single picture.
+        NotAvailable: a video for which no decoder is on this machine.
+
+    Example:
+        >>> frames = load_frames("street.gif", every=4, max_side=512)
+    """
+    import imageio.v3 as imageio  # only here; it loads a good deal
+
+    check.integer(every, "every", 1)
+    if count is not None:
+        check.integer(count, "count", 2)
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(path)!r} is not a file, expected a video.")
+    frames = []
+    try:
+        for number, frame in enumerate(imageio.imiter(path)):
+            if number % every == 0:
+                picture = _from_channels_last(np.asarray(frame))
+                frames.append(picture if max_side is None else fit(picture, max_side))
+            if len(frames) == count:
+                break
+    except Exception as error:  # each of imageio's decoders has its own kinds
+        reason = str(error).strip().split("\n")[0][:120]
+        if _is_video(path):
+            raise check.NotAvailable(
+                f"{path.name} needs a decoder that is not on this machine ({reason}). Install one, pip install av, or "
+                "save the clip as an animated GIF."
+            ) from None
+        raise check.ImageFileError(f"{path.name} is no video in a known format, or cut short: {reason}") from None
+    if len(frames) < 2:
+        raise check.ImageFileError(f"{path.name} holds one picture, expected a video: two frames at least.")
+    if len({frame.shape for frame in frames}) > 1:
+        raise check.ImageFileError(f"{path.name} has frames of several sizes, expected one.")
+    return torch.cat(frames)  # (T, 3, H, W)
+
+
 def to_uint8(image: torch.Tensor) -> np.ndarray:
     """Rounds [0, 1] to 0..255: (B, C, H, W) -> uint8 array (H, W, C) for one picture, (B, H, W, C) for more.
 
@@ -300,6 +353,13 @@ def _open(source) -> Image.Image:
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise check.ImageFileError(f"{told} cannot be read as a picture, it may be cut short: {error}") from None
     return upright
+
+
+def _is_video(path: Path) -> bool:
+    """Whether a file begins as videos do that PIL cannot read."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    return any(start[place:].startswith(mark) for place, mark in _VIDEO_MARKS)
 
 
 def _path(source) -> Path:

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 
 from workbench import mask as masks
-from workbench.diffusion import filling
+from workbench.diffusion import prediction
 from workbench.diffusion.filling import crop_box, paste, sample_hole, work_size
 from workbench.diffusion.pipelines import load_pipeline
 
@@ -106,4 +106,4 @@ def test_a_v_predictions_estimate_is_the_schedulers_own(pipe):
     scheduler.set_timesteps(5)
     z, v, t = torch.randn(1, 4, 2, 3), torch.randn(1, 4, 2, 3), scheduler.timesteps[2]
     expected = scheduler.step(v, t, z).pred_original_sample
-    torch.testing.assert_close(filling._denoised(scheduler, z, v, t), expected)
+    torch.testing.assert_close(prediction.denoised(scheduler, z, v, t), expected)

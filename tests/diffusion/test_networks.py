@@ -14,6 +14,7 @@ from workbench.diffusion.denoiser import DenoiserTask, Denoising
 from workbench.diffusion.depth import DepthTask, Estimating, load_depth, make_depth, share_within
 from workbench.diffusion.export import how_trained, write_model
 from workbench.diffusion.latents import build_cache, read_cache
+from workbench.diffusion.prediction import denoised
 from workbench.diffusion.training import Settings, Trainer
 from workbench.diffusion.training_data import TrainingPictures, generator
 from workbench.diffusion.vae import (
@@ -269,23 +270,24 @@ def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, 
         )
 
 
-def test_noise_levels_are_weighed_by_what_an_error_of_the_picture_counts(narrow):
-    """w = clamp(SNR, 1, 5) / SNR: of 0.0047 at t = 999, of 8.45 at t = 100, and 1 in between."""
+@pytest.mark.parametrize("prediction", models.PREDICTIONS)
+def test_the_loss_weighs_errors_of_the_picture_whatever_is_predicted(narrow, prediction):
+    """An error of the picture counts clamp(SNR, 1, 5): SNR is 0.0047 at t = 999, 3.3 at t = 200, 8.5 at t = 100."""
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
     t, ids = torch.tensor([999, 200, 100]), torch.ones(3, 8, dtype=torch.long)
     batch = {"latents": latents, "noise": noise, "t": t, "ids": ids}
-
-    def losses(**weights) -> torch.Tensor:
-        objective = Denoising(narrow["unet"], narrow["text_encoder"], True, **weights)
-        return objective(batch)["per_sample"]
-
-    alike, weighed = losses(snr_gamma=None), losses()
-    signal = models.make_scheduler(training=True).alphas_cumprod[t]
+    objective = Denoising(narrow["unet"], narrow["text_encoder"], True, prediction)
+    found, scheduler = objective(batch), objective.scheduler
+    noisy = scheduler.add_noise(latents, noise, t)
+    said = narrow["unet"](noisy, t, narrow["text_encoder"](ids).last_hidden_state).sample
+    pictures = [denoised(scheduler, noisy[k : k + 1], said[k : k + 1], t[k]) for k in range(3)]
+    errors = (torch.cat(pictures) - latents).square().mean((1, 2, 3))
+    signal = scheduler.alphas_cumprod[t]
     snr = signal / (1 - signal)
     assert snr[0] < 0.005
     assert 1 < snr[1] < 5 < snr[2]
-    torch.testing.assert_close(weighed / alike, torch.stack([1 / snr[0], torch.tensor(1.0), 5 / snr[2]]))
-    torch.testing.assert_close(losses(snr_floor=0)[:2], alike[:2])
+    torch.testing.assert_close(found["per_sample"], errors * torch.stack([torch.ones(()), snr[1], torch.tensor(5.0)]))
+    torch.testing.assert_close(found["error"], (errors * snr).mean())
     with pytest.raises(ValueError, match="snr_floor is 6"):
-        losses(snr_floor=6)
+        Denoising(narrow["unet"], narrow["text_encoder"], True, snr_floor=6)

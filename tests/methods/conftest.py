@@ -1,7 +1,10 @@
 """Networks for the tests of methods that need weights: narrow, untrained, written as bundled ones are."""
 
+import importlib
+
 import pytest
 
+from tests.methods.mimicbrush import narrow
 from tests.stepping.narrow import inpainting, text_to_image
 from workbench import data
 from workbench.diffusion import pipelines
@@ -30,7 +33,16 @@ def untrained_folder(tmp_path_factory):
         write_model(folder / name, {"": network}, title=name, **told)
     for name, pipe in (("tiny-inpaint", inpainting(9)), ("tiny-t2i", text_to_image())):
         write_pipeline(folder / name, pipe, title=name, **told)
+    imitating = narrow.model()
+    parts = {"unet": imitating.imitator.unet, "adapters": imitating.imitator.adapters}
+    write_model(folder / "tiny-mimicbrush", parts, title="tiny-mimicbrush", **told)
+    write_model(folder / "tiny-classifier", {"": imitating.image_encoder.classifier}, title="tiny-classifier", **told)
+    write_model(folder / "tiny-depth", {"": imitating.depth.estimator}, title="tiny-depth", **told)
     return folder
+
+
+_LOADED = (diffusion._loaded, importlib.import_module("workbench.methods.mimicbrush.fill")._loaded)
+"""What remembers a model by its name."""
 
 
 @pytest.fixture
@@ -38,6 +50,8 @@ def untrained_models(untrained_folder, monkeypatch):
     """What is bundled, while a test runs: properties of a method must hold whatever its network has learnt."""
     for room in (data, pipelines):
         monkeypatch.setattr(room, "MODELS", untrained_folder)
-    diffusion._loaded.cache_clear()
+    for loaded in _LOADED:
+        loaded.cache_clear()
     yield untrained_folder
-    diffusion._loaded.cache_clear()
+    for loaded in _LOADED:
+        loaded.cache_clear()

@@ -22,6 +22,10 @@ PARAMS = {  # no weights, and soon done
         "num_inference_steps": 2,
         "tuning": {"crops": 1, "holes_each": 1, "batch_size": 1},
     },
+    "mimicbrush": {
+        "reference": torch.rand(1, 3, 24, 30, generator=torch.Generator().manual_seed(0)),
+        "num_inference_steps": 2,
+    },
 }
 pytestmark = pytest.mark.usefixtures("untrained_models")
 
@@ -29,7 +33,8 @@ pytestmark = pytest.mark.usefixtures("untrained_models")
 def test_the_registry(untrained_models):
     here = {file.name for file in untrained_models.iterdir()}
     assert wb.list_methods() == [name for name, (*_, model) in methods._METHODS.items() if model in (None, *here)]
-    assert " ".join(METHODS) == "mean biharmonic patchmatch context_encoder neural_patch spl diffusion realfill"
+    assert METHODS[:6] == ["mean", "biharmonic", "patchmatch", "context_encoder", "neural_patch", "spl"]
+    assert METHODS[6:] == ["diffusion", "realfill", "mimicbrush"]
 
 
 def test_a_method_without_its_weights_is_not_listed_and_says_what_is_missing(photo, hole, tmp_path, monkeypatch):

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from workbench.world import LABELS, Plan, RenderedSet, make_room, render, render_dataset
+from workbench.world import LABELS, Plan, RenderedSet, make_clip, make_room, render, render_dataset
 from workbench.world.__main__ import main
 
 
@@ -101,3 +102,22 @@ def test_errors(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--kind", "room", "--count", "0", "--out", str(tmp_path / "x")])
     assert "count is 0, expected a whole number from 1" in capsys.readouterr().err
+
+
+def test_clips_in_light_that_changes(tmp_path):
+    """Things and cameras are those of the same clip; the light begins the same and ends otherwise."""
+    plain, lit = make_clip(5, 4), make_clip(5, 4, light=True)
+    assert lit.frames[0] == plain.frames[0]
+    assert lit.moving == plain.moving
+    for a, b in zip(plain.frames, lit.frames, strict=True):
+        assert replace(b, lights=a.lights) == a
+    assert lit.frames[3].lights != plain.frames[3].lights
+    assert make_clip(5, 4, light=True) == lit
+    sets = [RenderedSet(render_dataset(Plan(kind, 1, size=(24, 32), views=2, first=5), tmp_path / kind, progress=False))
+            for kind in ("clip", "lit_clip")]  # fmt: skip
+    (a, b), (c, d) = ([s[k] for k in (0, 1)] for s in sets)
+    assert torch.equal(a["image"], c["image"])
+    assert (b["image"] - d["image"]).abs().mean() > 0.01
+    assert torch.equal(b["ids"], d["ids"])
+    with pytest.raises(ValueError, match="views is 1, expected a whole number from 2"):
+        Plan("lit_clip", 1, views=1)

@@ -2,9 +2,8 @@
 
 loss = mean w(t) |y - y_theta(z_t, t, c)|^2,  z_t = a z + s eps,  a = sqrt(abar_t),  s = sqrt(1 - abar_t)
 
-y is the noise eps, w = clamp(SNR, f, g) / SNR, or y is v = a eps - s z, w = clamp(SNR, f, g) / (SNR + 1), with
-SNR = a^2 / s^2. Either way an error of the picture predicted counts at least f and at most g: without f it would count
-1/200 in the first steps of sampling, and the colours of the whole would be learnt last.
+y is the noise eps or v = a eps - s z; w is `prediction.level_weight`: an error of the picture counts clamp(SNR, f, g).
+Without f it would count 1/200 in the first steps of sampling, and the colours of the whole would be learnt last.
 """
 
 from pathlib import Path
@@ -26,6 +25,7 @@ from workbench.diffusion.libraries import (
     UNet2DConditionModel,
 )
 from workbench.diffusion.models import SIZE, make_scheduler
+from workbench.diffusion.prediction import SNR_FLOOR, SNR_GAMMA, level_weight, noise_error, wanted
 from workbench.diffusion.tokenizer import save_tokenizer, token_ids
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator
@@ -36,29 +36,15 @@ TEXT_DROPOUT = 0.1
 SHOWN = 6
 STEPS = 20
 """Steps of the samples drawn while training."""
-SNR_GAMMA, SNR_FLOOR = 5.0, 1.0
-"""g and f above."""
 LEVELS = 8
 """Noise levels at which the validation loss is measured."""
 
-_ABOUT = "Epsilon prediction, 1000 steps; error is the mean squared error of the noise on unseen views at 8 levels."
+_SAYS = {"epsilon": "Predicts the noise", "v_prediction": "Predicts v"}
+_ABOUT = ", 1000 steps; error is the mean squared error of the noise on unseen views at 8 levels."
 _ABOUT_HOLES = (
     f" hole_psnr (dB) is of {SHOWN} samples of {STEPS} steps with guidance 3 in irregular holes of 25 %. Grown from "
     "tiny-t2i: five input channels for the mask (1 = repaint) and the latents of the picture with the hole at mid grey."
 )
-
-
-def level_weight(
-    snr: torch.Tensor, prediction: str = "epsilon", gamma: float = SNR_GAMMA, floor: float = SNR_FLOOR
-) -> torch.Tensor:
-    """w of the loss above, for what the denoiser says.
-
-    Args:
-        snr: signal to noise, any shape.
-        prediction: one of `models.PREDICTIONS`.
-        gamma, floor: g and f.
-    """
-    return snr.clamp(floor, gamma) / (snr + 1 if prediction == "v_prediction" else snr)
 
 
 class Denoising(nn.Module):
@@ -71,8 +57,6 @@ class Denoising(nn.Module):
         prediction: what the U-Net says, one of `models.PREDICTIONS`.
         snr_gamma: g of the weight above; None weighs all noise levels alike.
         snr_floor: f of it, 0 to g.
-
-    Source: Hang et al., ICCV 2023 (min-SNR), which has g alone.
     """
 
     def __init__(
@@ -90,8 +74,6 @@ class Denoising(nn.Module):
         self.scheduler = make_scheduler(training=True, prediction=prediction)
         self.snr_gamma = None if snr_gamma is None else check.number(snr_gamma, "snr_gamma", 0)
         self.snr_floor = 0.0 if snr_gamma is None else check.number(snr_floor, "snr_floor", 0, snr_gamma)
-        signal = self.scheduler.alphas_cumprod
-        self.register_buffer("snr", signal / (1 - signal), persistent=False)  # (1000,)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Losses for latents, noise (B, 4, h, w), t (B,), ids (B, L); with holes mask (B, 1, h, w) and masked too.
@@ -104,16 +86,12 @@ class Denoising(nn.Module):
             given = torch.cat([given, batch["mask"], batch["masked"]], 1)  # (B, 9, h, w)
         states = self.text_encoder(batch["ids"]).last_hidden_state  # (B, L, C)
         predicted = self.unet(given, t, states).sample.float()
-        v = self.prediction == "v_prediction"
-        target = self.scheduler.get_velocity(latents, noise, t) if v else noise
-        square = (predicted - target).square()  # (B, 4, h, w)
-        each, snr = square.mean((1, 2, 3)), self.snr[t]  # (B,)
-        weight = torch.ones_like(each)
+        square = (predicted - wanted(self.scheduler, latents, noise, t)).square()  # (B, 4, h, w)
+        each, weight = square.mean((1, 2, 3)), torch.ones_like(t, dtype=square.dtype)  # (B,)
         if self.snr_gamma is not None:
-            weight = level_weight(snr, self.prediction, self.snr_gamma, self.snr_floor)
-        error = each * snr / (snr + 1) if v else each  # of the noise
+            weight = level_weight(self.scheduler, t, self.snr_gamma, self.snr_floor)
         looks = {"per_sample": (weight * each).detach(), "per_cell": weight.view(-1, 1, 1) * square.detach().mean(1)}
-        return {"loss": (weight * each).mean(), "error": error.mean(), **looks}
+        return {"loss": (weight * each).mean(), "error": noise_error(self.scheduler, each, t).mean(), **looks}
 
 
 class DenoiserTask(ModelTask):
@@ -141,7 +119,7 @@ class DenoiserTask(ModelTask):
         self.objective, self.vae, self.tokenizer = objective, vae.requires_grad_(False).eval(), tokenizer
         self.tensors, captions = cache
         self.inpainting = objective.unet.config.in_channels == 9
-        self.about = _ABOUT + (_ABOUT_HOLES if self.inpainting else "")
+        self.about = _SAYS[objective.prediction] + _ABOUT + (_ABOUT_HOLES if self.inpainting else "")
         if small_steps:
             self.about += f" The first {small_steps} updates learnt from pictures of half the side."
         self.name = "tiny-inpaint" if self.inpainting else "tiny-t2i"

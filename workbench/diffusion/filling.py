@@ -13,6 +13,7 @@ import torch
 from workbench import check
 from workbench import image as pictures
 from workbench import mask as masks
+from workbench.diffusion import prediction
 from workbench.image import from_signed, resize, to_signed
 
 
@@ -165,7 +166,7 @@ def sample_hole(
     for i, t in enumerate(scheduler.timesteps, 1):
         scaled = scheduler.scale_model_input(latents, t)
         predicted = _predicted(pipe.unet, torch.cat([scaled, given], 1), t, states, guidance_scale)
-        denoised = _denoised(scheduler, scaled, predicted, t)
+        denoised = prediction.denoised(scheduler, scaled, predicted, t)
         latents = scheduler.step(predicted, t, latents, **extra).prev_sample
         last = i == len(scheduler.timesteps)
         if last or i % preview_every == 0:
@@ -225,14 +226,6 @@ def _predicted(unet, inputs: torch.Tensor, t, states: torch.Tensor, guidance_sca
         return predicted
     empty, text = predicted.chunk(2)
     return empty + guidance_scale * (text - empty)
-
-
-def _denoised(scheduler, latents: torch.Tensor, predicted: torch.Tensor, t) -> torch.Tensor:
-    """The x0 estimate: (z - sqrt(1 - abar) eps) / sqrt(abar), or sqrt(abar) z - sqrt(1 - abar) v."""
-    signal = scheduler.alphas_cumprod[int(t)].to(latents)
-    if scheduler.config.prediction_type == "v_prediction":
-        return signal.sqrt() * latents - (1 - signal).sqrt() * predicted
-    return (latents - (1 - signal).sqrt() * predicted) / signal.sqrt()
 
 
 def _decode(vae, latents: torch.Tensor) -> torch.Tensor:

@@ -39,13 +39,21 @@ with quiet():
         UNet2DConditionModel,
     )
     from diffusers.configuration_utils import register_to_config
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTokenizer,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
 
 __all__ = [
     "AutoencoderKL",
     "CLIPTextConfig",
     "CLIPTextModel",
     "CLIPTokenizer",
+    "CLIPVisionConfig",
+    "CLIPVisionModelWithProjection",
     "ConfigMixin",
     "DDIMScheduler",
     "DDPMScheduler",

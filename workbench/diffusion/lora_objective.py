@@ -6,6 +6,7 @@ from torch import nn
 from workbench import check
 from workbench.diffusion.libraries import DDPMScheduler
 from workbench.diffusion.lora import ADAPTER, lora_layers
+from workbench.diffusion.prediction import level_weight, wanted
 
 LARGEST_SEED = 2**62
 DROPOUTS = ("layers", "elements")
@@ -78,7 +79,7 @@ class LoraDenoising(nn.Module):
     """A frozen pipeline's denoiser with the loss that its LoRA learns by.
 
     loss = mean v w(t) |eps - eps_theta(z_t, t, c)|^2, v = 0 where the picture is not known. (v-prediction: its target.)
-    w(t) = min(SNR, g) / SNR, for v-prediction min(SNR, g) / (SNR + 1); 1 without g.
+    w(t) is `prediction.level_weight`; 1 without g.
 
     Args:
         unet, text_encoder: of the pipeline; what has no LoRA is frozen.
@@ -109,15 +110,9 @@ class LoraDenoising(nn.Module):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             states = self.text_encoder(batch["ids"])[0]  # (B, L, C)
         predicted = self.unet(given.to(self.unet.dtype), t, states.to(self.unet.dtype)).sample.float()  # (B, 4, h, w)
-        v = self.scheduler.config.prediction_type == "v_prediction"
-        target = self.scheduler.get_velocity(latents, noise, t) if v else noise
-        cells = (predicted - target).square().mean(1) * batch["known"][:, 0]  # (B, h, w)
+        cells = (predicted - wanted(self.scheduler, latents, noise, t)).square().mean(1) * batch["known"][
+            :, 0
+        ]  # (B, h, w)
         if self.snr_gamma is not None:
-            cells = cells * self._weight(t, v).view(-1, 1, 1)
+            cells = cells * level_weight(self.scheduler, t, self.snr_gamma).view(-1, 1, 1)
         return {"loss": cells.mean(), "per_sample": cells.detach().mean((1, 2)), "per_cell": cells.detach()}
-
-    def _weight(self, t: torch.Tensor, v: bool) -> torch.Tensor:
-        """w(t), (B,)."""
-        signal = self.scheduler.alphas_cumprod.to(t.device)[t]
-        snr = signal / (1 - signal)
-        return snr.clamp(max=self.snr_gamma) / (snr + 1 if v else snr)

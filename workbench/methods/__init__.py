@@ -30,6 +30,7 @@ _METHODS = {  # name: (module, its fill function, the bundled model it takes unl
     "spl": ("spl", "fill", "tiny-spl"),
     "diffusion": ("diffusion", "fill", "tiny-inpaint"),
     "realfill": ("realfill", "fill", "tiny-inpaint"),
+    "mimicbrush": ("mimicbrush", "fill", "tiny-mimicbrush"),
 }
 _KEEP_ALL_STEPS = 2_000_000
 """Pixels up to which every step is kept; larger pictures keep the last one."""

@@ -10,7 +10,7 @@ def main(arguments=None) -> None:
         prog="python -m workbench.world",
         description="Renders scenes with their ground truth. Interrupted, the same command goes on where it stopped.",
     )
-    parser.add_argument("--kind", choices=("room", "facade", "sprite", "clip", "benchmark"), required=True)
+    parser.add_argument("--kind", choices=("room", "facade", "sprite", "clip", "lit_clip", "benchmark"), required=True)
     parser.add_argument("--out", required=True, help="the folder to write to")
     parser.add_argument("--count", type=int, default=100, help="how many scenes (100)")
     parser.add_argument(
@@ -40,7 +40,7 @@ def _run(options) -> None:
     from workbench.world.dataset import Plan, render_dataset
 
     size = tuple(options.size * 2 if len(options.size) == 1 else options.size)
-    views = options.views or (16 if options.kind == "clip" else 1)
+    views = options.views or (16 if "clip" in options.kind else 1)
     plan = Plan(options.kind, options.count, options.split, options.first, size, views, options.shard)
     render_dataset(plan, options.out, options.workers)
 

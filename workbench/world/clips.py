@@ -29,7 +29,7 @@ class Clip:
     seed: int
 
 
-def make_clip(seed: int, frames: int = 16) -> Clip:
+def make_clip(seed: int, frames: int = 16, light: bool = False) -> Clip:
     """A clip of a room.
 
     One to three things move along straight or curved ways and turn; the camera drifts (one clip in four: it stands).
@@ -37,6 +37,7 @@ def make_clip(seed: int, frames: int = 16) -> Clip:
     Args:
         seed: the same seed gives the same clip.
         frames: how many, at about 8 a second.
+        light: whether each light also grows brighter or darker, warmer or colder, on its own; the rest stays as it is.
 
     Returns:
         A `Clip`; render frame k with ``render(clip.frames[k])``.
@@ -68,7 +69,22 @@ def make_clip(seed: int, frames: int = 16) -> Clip:
             position = (round(x + (gx - x) * ease, 4), round(y + (gy - y) * ease, 4), z)
             moved[i] = replace(room.things[i], position=position, yaw=round(room.things[i].yaw + turns[i] * ease, 3))
         path.append(replace(room, things=tuple(moved), camera=_drift(room.camera, sway, t)))
-    return Clip(tuple(path), tuple(moving), seed)
+    return Clip(_relit(path, seed) if light else tuple(path), tuple(moving), seed)
+
+
+def _relit(path: list[Scene], seed: int) -> tuple[Scene, ...]:
+    """The same frames in light that changes: by up to two stops, and in colour."""
+    rng = np.random.default_rng([seed, 13])
+    changes = [(rng.uniform(-2, 2), rng.uniform(-0.3, 0.3)) for _ in path[0].lights]
+    frames = []
+    for k, frame in enumerate(path):
+        t, lights = k / (len(path) - 1), []
+        for lamp, (stops, warmth) in zip(frame.lights, changes, strict=True):
+            tint = (1 + warmth * t, 1.0, 1 - warmth * t)
+            colour = tuple(round(float(np.clip(c * g, 0, 1)), 4) for c, g in zip(lamp.colour, tint, strict=True))
+            lights.append(replace(lamp, colour=colour, power=round(lamp.power * 2 ** (stops * t), 4)))
+        frames.append(replace(frame, lights=tuple(lights)))
+    return tuple(frames)
 
 
 def _goal(rng, room: Scene, index: int, goals: dict) -> tuple[float, float]:

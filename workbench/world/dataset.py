@@ -18,7 +18,9 @@ from workbench import check
 from workbench.world.seeds import split_seeds
 
 VERSION = 1
-KINDS = ("room", "facade", "sprite", "clip")
+KINDS = ("room", "facade", "sprite", "clip", "lit_clip")
+CLIPS = ("clip", "lit_clip")
+"""Several views of a scene are frames of a film; in the second kind its light changes too."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Plan:
     def __post_init__(self):
         check.choice(self.kind, "kind", KINDS)
         check.size(self.size)
-        check.integer(self.views, "views", 2 if self.kind == "clip" else 1, 1 if self.kind == "sprite" else 1000)
+        check.integer(self.views, "views", 2 if self.kind in CLIPS else 1, 1 if self.kind == "sprite" else 1000)
         check.integer(self.shard, "shard", 1)
         split_seeds(self.split, self.first, self.count)
 
@@ -151,8 +153,9 @@ def _rows(plan: Plan, seed: int):
         view = render_sprite(make_sprite(seed), size=plan.size)
         pictures = {"foreground": _bytes(view.foreground), "alpha": _bytes(view.alpha)[0]}
         return [{**pictures, **_common(views, view, seed)}]
-    if plan.kind == "clip":
-        shots = [(frame, frame.camera) for frame in make_clip(seed, plan.views).frames]
+    if plan.kind in CLIPS:
+        clip = make_clip(seed, plan.views, light=plan.kind == "lit_clip")
+        shots = [(frame, frame.camera) for frame in clip.frames]
     else:
         shots = _shots(plan, seed)
     rows = []

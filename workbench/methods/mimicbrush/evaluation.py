@@ -1,0 +1,99 @@
+"""How well a result imitates, and what it has to beat.
+
+Baselines without code of their own: image tokens alone, ``fill(..., attend=False)``; the reference bent onto the source
+by matches, `wb.methods.realfill.warp`; patches of the reference, `side_by_side` and ``wb.inpaint(..., "patchmatch")``.
+"""
+
+import torch
+from torch.nn import functional
+
+from workbench import check, metrics
+from workbench import mask as masks
+from workbench.diffusion.classifier import Classifier, load_classifier
+from workbench.image import resize
+
+REGION_SIDE = 128
+"""Pixels a side that regions are compared at."""
+
+
+def side_by_side(
+    image: torch.Tensor, mask: torch.Tensor, reference: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Source and reference as one picture, for methods that know one picture only.
+
+    Args:
+        image, mask: the source, (1, 3, H, W) and (1, 1, H, W).
+        reference: (1, 3, H', W'); resized to the source's height.
+
+    Returns:
+        The picture (1, 3, H, W + w), the hole in it (1, 1, H, W + w), and W: the result is ``filled[..., :W]``.
+
+    Example:
+        >>> both, hole, width = side_by_side(source, mask, reference)
+        >>> wb.inpaint(both, hole, "patchmatch").image[..., :width]
+    """
+    check.mask(mask, check.image(image))
+    height, width = image.shape[-2:]
+    h, w = check.image(reference, "reference").shape[-2:]
+    beside = resize(reference, (height, max(1, round(w * height / h))))
+    return torch.cat([image, beside], 3), functional.pad(mask, (0, beside.shape[-1])), width
+
+
+def inner_scores(result: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+    """Inner-ID scores: the truth is known, a frame of the same film. SSIM, PSNR (dB) and, in LPIPS's place,
+    tiny_perceptual, each on the box about the hole.
+
+    Args:
+        result, truth: (1, 3, H, W) in [0, 1].
+        mask: (1, 1, H, W), 1 = hole.
+
+    Raises:
+        NotAvailable: the bundled classifier is not here.
+
+    Source: Chen et al., 2024, appendix A: on the bounding box of the mask.
+    """
+    from workbench.diffusion import tiny_perceptual
+
+    check.mask(mask, check.image(result, "result"))
+    check.same_size(result, check.image(truth, "truth"), "result", "truth")
+    x0, y0, x1, y1 = masks.bounding_box(mask)
+    a, b = (resize(x[..., y0:y1, x0:x1], (REGION_SIDE, REGION_SIDE)) for x in (result, truth))
+    return {
+        "ssim": metrics.ssim(a, b, where="all").item(),
+        "psnr": metrics.psnr(result[..., y0:y1, x0:x1], truth[..., y0:y1, x0:x1], where="all").item(),
+        "tiny_perceptual": tiny_perceptual(a, b).item(),
+    }
+
+
+def region_similarity(
+    result: torch.Tensor,
+    mask: torch.Tensor,
+    reference: torch.Tensor,
+    region: torch.Tensor,
+    classifier: Classifier | None = None,
+) -> float:
+    """Inter-ID score: cosine of what the classifier feels in the hole and in the region it should look like.
+
+    Each is cut out by its bounding box, everything outside the mask white.
+
+    Args:
+        result, mask: (1, 3, H, W), (1, 1, H, W).
+        reference, region: (1, 3, H', W'), (1, 1, H', W'), 1 = what should be imitated.
+        classifier: None takes the bundled one.
+
+    Returns:
+        -1 to 1, 1 = alike.
+
+    Source: Chen et al., 2024, appendix A (there DINO's and CLIP's features: `wb.metrics.dino_similarity`).
+    """
+    classifier = classifier or load_classifier()
+    features = []
+    for picture, where in ((result, mask), (reference, region)):
+        check.mask(where, check.image(picture))
+        x0, y0, x1, y1 = masks.bounding_box(where)
+        alone = (picture * where + 1 - where)[..., y0:y1, x0:x1]
+        last = f"relu{len(classifier.config.widths)}_2"
+        with torch.no_grad():
+            found = classifier.features(resize(alone, (REGION_SIDE, REGION_SIDE)), [last])[last]  # (1, C, h, w)
+        features.append(found.mean((2, 3)))  # (1, C)
+    return functional.cosine_similarity(*features).item()
