@@ -36,9 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classifier", help="vae: folder of the classifier for the perceptual loss (none)")
     parser.add_argument("--decoder-of", help="vae: go on with the decoder of this model; its latents stay as they are")
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
-    parser.add_argument("--base", default=str(MODELS / "tiny-t2i"), help="inpaint: the pipeline to grow from")
+    parser.add_argument("--base", help="inpaint: the pipeline to grow from (tiny-t2i); t2i: one to go on from (none)")
     parser.add_argument(
-        "--prediction", choices=PREDICTIONS, default="epsilon", help="t2i, inpaint: what it says (epsilon)"
+        "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
     )
     parser.add_argument("--latents", type=int, default=30_000, help="t2i, inpaint: pictures encoded beforehand (30000)")
     parser.add_argument("--small-steps", type=int, default=0, help="t2i, inpaint: first so many at half the side (0)")
@@ -142,16 +142,19 @@ def _vae(options, settings, run, accelerator) -> ModelTask:
 def _t2i(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.denoiser import Denoising
     from workbench.diffusion.models import make_denoiser, make_text_encoder
+    from workbench.diffusion.pipelines import load_pipeline
     from workbench.diffusion.tokenizer import make_tokenizer
     from workbench.diffusion.vae import load_autoencoder
 
     vae = load_autoencoder(options.vae)
     tokenizer = make_tokenizer()
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    unet = make_denoiser(factor, seed=settings.seed)
-    objective = Denoising(
-        unet, make_text_encoder(tokenizer, seed=settings.seed), train_text=True, prediction=options.prediction
-    )
+    if options.base:
+        base = load_pipeline(options.base)
+        unet, text = base.unet, base.text_encoder
+    else:
+        unet, text = make_denoiser(factor, seed=settings.seed), make_text_encoder(tokenizer, seed=settings.seed)
+    objective = Denoising(unet, text, train_text=True, prediction=options.prediction)
     return _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
 
 
@@ -160,7 +163,7 @@ def _inpaint(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.models import grow_input
     from workbench.diffusion.pipelines import load_pipeline
 
-    base = load_pipeline(options.base)
+    base = load_pipeline(options.base or "tiny-t2i")
     objective = Denoising(grow_input(base.unet), base.text_encoder, train_text=False, prediction=options.prediction)
     return _denoiser_task(objective, base.vae, base.tokenizer, options, settings, run, accelerator)
 

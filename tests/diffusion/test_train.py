@@ -1,0 +1,53 @@
+"""The command line of the denoisers: from nothing, grown, gone on with, and what it says when that cannot be."""
+
+import functools
+
+import pytest
+import torch
+
+from workbench.diffusion import models, pipelines, train
+from workbench.diffusion.training import read_log
+
+
+@pytest.fixture
+def call(views, inpaint_folder, tmp_path, monkeypatch):
+    """Two updates of narrow networks; returns the exported pipeline."""
+    narrow = functools.partial(models.make_denoiser, widths=(16, 16, 16), text_width=16)
+    monkeypatch.setattr(models, "make_denoiser", narrow)
+    monkeypatch.setattr(models, "make_text_encoder", functools.partial(models.make_text_encoder, width=16, layers=1))
+    monkeypatch.setattr("workbench.diffusion.denoiser.STEPS", 1)
+    monkeypatch.setattr("workbench.diffusion.denoiser.SHOWN", 1)
+
+    def main(what, name, *options):
+        data = ["--data", str(views), "--validation", str(views), "--vae", str(inpaint_folder / "vae")]
+        size = ["--latents", "4", "--steps", "2", "--batch-size", "2", "--log-every", "1", "--warmup", "1"]
+        folders = ["--folder", str(tmp_path / f"run-{name}"), "--export", str(tmp_path / name)]
+        train.main([what, *data, *size, *folders, *options])
+        return pipelines.load_pipeline(tmp_path / name)
+
+    return main
+
+
+def test_from_nothing_grown_and_gone_on_with(call, tmp_path):
+    first = call("t2i", "first")
+    assert first.scheduler.config.prediction_type == "v_prediction"
+    assert "Predicts v" in (tmp_path / "first" / "README.md").read_text()
+    grown = call("inpaint", "grown", "--base", str(tmp_path / "first"))
+    assert grown.unet.config.in_channels == 9
+    theirs, ours = (pipe.text_encoder.state_dict() for pipe in (first, grown))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())  # frozen
+    further = call("t2i", "further", "--base", str(tmp_path / "first"), "--learning-rate", "0")
+    for part in ("unet", "text_encoder"):  # it begins with the base's weights
+        theirs, ours = (getattr(pipe, part).state_dict() for pipe in (first, further))
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    noise = call("t2i", "noise", "--prediction", "epsilon")
+    assert noise.scheduler.config.prediction_type == "epsilon"
+    assert len(read_log(tmp_path / "run-first")) == 2
+
+
+def test_refusals(call, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="NotAvailable: .*is no bundled model"):
+        call("inpaint", "grown", "--base", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit):
+        call("t2i", "first", "--prediction", "x0")
+    assert "invalid choice: 'x0'" in capsys.readouterr().err
