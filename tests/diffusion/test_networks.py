@@ -14,7 +14,7 @@ from workbench.diffusion.denoiser import DenoiserTask, Denoising
 from workbench.diffusion.depth import DepthTask, Estimating, load_depth, make_depth, share_within
 from workbench.diffusion.export import how_trained, write_model
 from workbench.diffusion.latents import build_cache, read_cache
-from workbench.diffusion.prediction import denoised
+from workbench.diffusion.prediction import denoised, wanted
 from workbench.diffusion.training import Settings, Trainer
 from workbench.diffusion.training_data import TrainingPictures, generator
 from workbench.diffusion.vae import (
@@ -291,3 +291,15 @@ def test_the_loss_weighs_errors_of_the_picture_whatever_is_predicted(narrow, pre
     torch.testing.assert_close(found["error"], (errors * snr).mean())
     with pytest.raises(ValueError, match="snr_floor is 6"):
         Denoising(narrow["unet"], narrow["text_encoder"], True, snr_floor=6)
+
+
+@pytest.mark.parametrize("kind", models.PREDICTIONS)
+def test_the_estimate_of_the_picture_inverts_the_noising(kind):
+    scheduler = models.make_scheduler(training=True, prediction=kind)
+    latents, noise = torch.randn(2, 3, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([5, 400, 900])
+    noisy, said = scheduler.add_noise(latents, noise, t), wanted(scheduler, latents, noise, t)
+    torch.testing.assert_close(denoised(scheduler, noisy, said, t), latents, atol=1e-4, rtol=1e-4)
+    for k in range(3):
+        one = denoised(scheduler, noisy[k : k + 1], said[k : k + 1], float(t[k]))
+        torch.testing.assert_close(one, latents[k : k + 1], atol=1e-4, rtol=1e-4)

@@ -99,20 +99,27 @@ class LoraDenoising(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Losses for what `LoraTask.batch` gives; "per_sample" (B,) and "per_cell" (B, h, w) have the loss as mean."""
-        latents, noise, t = batch["latents"], batch["noise"], batch["t"]
+        return self.losses(batch, self.predict(batch)[1])
+
+    def predict(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The noised latents, and what the U-Net predicts for them: (B, 4, h, w) each."""
         draws = {name: value for name, value in batch.items() if name.startswith("lora_")}
         for dropout in self.dropouts:
             dropout.draws = draws
-        given = self.scheduler.add_noise(latents, noise, t)  # (B, 4, h, w)
-        if "mask" in batch:
-            given = torch.cat([given, batch["mask"], batch["masked"]], 1)  # (B, 9, h, w)
+        noised = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["t"])  # (B, 4, h, w)
+        given = (
+            torch.cat([noised, batch["mask"], batch["masked"]], 1) if "mask" in batch else noised
+        )  # (B, 4 | 9, h, w)
         learns = any(p.requires_grad for p in self.text_encoder.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             states = self.text_encoder(batch["ids"])[0]  # (B, L, C)
-        predicted = self.unet(given.to(self.unet.dtype), t, states.to(self.unet.dtype)).sample.float()  # (B, 4, h, w)
-        cells = (predicted - wanted(self.scheduler, latents, noise, t)).square().mean(1) * batch["known"][
-            :, 0
-        ]  # (B, h, w)
+        return noised, self.unet(given.to(self.unet.dtype), batch["t"], states.to(self.unet.dtype)).sample.float()
+
+    def losses(self, batch: dict[str, torch.Tensor], predicted: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What `forward` gives, of a prediction (B, 4, h, w)."""
+        latents, noise, t = batch["latents"], batch["noise"], batch["t"]
+        off = predicted - wanted(self.scheduler, latents, noise, t)  # (B, 4, h, w)
+        cells = off.square().mean(1) * batch["known"][:, 0]  # (B, h, w)
         if self.snr_gamma is not None:
             cells = cells * level_weight(self.scheduler, t, self.snr_gamma).view(-1, 1, 1)
         return {"loss": cells.mean(), "per_sample": cells.detach().mean((1, 2)), "per_cell": cells.detach()}

@@ -20,8 +20,9 @@ def wanted(scheduler, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tenso
 
 
 def denoised(scheduler, latents: torch.Tensor, predicted: torch.Tensor, t) -> torch.Tensor:
-    """The x0 estimate: (z_t - s eps) / a, or a z_t - s v."""
-    signal = scheduler.alphas_cumprod[int(t)].to(latents)
+    """The x0 estimate of latents (B, 4, h, w): (z_t - s eps) / a, or a z_t - s v; t is one number or (B,)."""
+    t = torch.as_tensor(t).long().to(scheduler.alphas_cumprod.device)
+    signal = scheduler.alphas_cumprod[t].to(latents).view(-1, 1, 1, 1)
     if says_v(scheduler):
         return signal.sqrt() * latents - (1 - signal).sqrt() * predicted
     return (latents - (1 - signal).sqrt() * predicted) / signal.sqrt()

@@ -32,6 +32,8 @@ _METHODS = {  # name: (module, its fill function, the bundled model it takes unl
     "realfill": ("realfill", "fill", "tiny-inpaint"),
     "mimicbrush": ("mimicbrush", "fill", "tiny-mimicbrush"),
 }
+_ROOMS = ("diffumatting",)
+"""Methods that fill no hole: rooms like the others, which `inpaint` does not know."""
 _KEEP_ALL_STEPS = 2_000_000
 """Pixels up to which every step is kept; larger pictures keep the last one."""
 
@@ -148,6 +150,6 @@ def _run(fill, image, mask, items, seed, params) -> Iterator[tuple[int, Step]]:
 
 
 def __getattr__(name: str):
-    if name in {module for module, *_ in _METHODS.values()}:
+    if name in {*_ROOMS, *(module for module, *_ in _METHODS.values())}:
         return importlib.import_module(f"workbench.methods.{name}")
     raise AttributeError(f"module 'workbench.methods' has no attribute {name!r}")
