@@ -42,8 +42,6 @@ class Made(Mattes):
 @pytest.fixture
 def pipe():
     pipe = copy.deepcopy(narrow.text_to_image())
-    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
-        part.requires_grad_(True)  # whatever a test before has frozen
     pipe.unet.register_to_config(sample_size=8)
     return pipe
 

@@ -1,5 +1,6 @@
 """A MimicBrush of a few thousand weights, none of them zero: what counts for nothing at first must count in a test."""
 
+import copy
 import functools
 
 import torch
@@ -17,7 +18,7 @@ DEPTH = (8, 8, 8, 8, 8)
 
 def fresh(reading="paper", seed=0, **config):
     """An imitator as `make_imitator` grows it."""
-    inpaint, t2i = inpainting(9), text_to_image()
+    inpaint, t2i = copy.deepcopy(inpainting(9)), copy.deepcopy(text_to_image())  # they are frozen here
     empty = None if config.pop("shared_tokens", False) else torch.randn(1, 5, 32, generator=_generator(7))
     config["digest"] = digest_of(t2i.unet, t2i.vae.encoder)
     return make_imitator(
@@ -41,7 +42,7 @@ def stirred(imitator, seed=1):
 def model(reading="paper", **config):
     """The whole; shared, not to be changed."""
     classifier = make_classifier(("a", "b"), CLASSIFIER, seed=1)
-    parts = (text_to_image().vae, ClassifierStates(classifier), Disparity(make_depth(DEPTH)))
+    parts = (copy.deepcopy(text_to_image().vae), ClassifierStates(classifier), Disparity(make_depth(DEPTH)))
     return MimicBrush(stirred(fresh(reading, **config)), *parts).requires_grad_(False).eval()
 
 

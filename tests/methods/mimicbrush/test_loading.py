@@ -1,5 +1,6 @@
 """From files: bundled folders that must fit together, and the released layout in a narrow form."""
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -65,7 +66,7 @@ def released_state(with_unet=True, width=12):
 
 def parts(width=12):
     depth = ReleasedDepth(NarrowDepth(), side=28)
-    return {"vae": text_to_image().vae, "image_encoder": ClipStates(tower(width)), "depth": depth}
+    return {"vae": copy.deepcopy(text_to_image().vae), "image_encoder": ClipStates(tower(width)), "depth": depth}
 
 
 # Bundled
