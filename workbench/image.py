@@ -16,6 +16,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from workbench import check, data
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601)."""
 MAX_PIXELS = 100_000_000
 """Larger files are refused before they are decoded: 100 megapixels, 1.2 GB as float32."""
 _VIDEO_MARKS = ((4, b"ftyp"), (8, b"AVI "), (0, b"\x1aE\xdf\xa3"))
@@ -267,7 +269,7 @@ def from_signed(image: torch.Tensor) -> torch.Tensor:
 
 def to_grey(image: torch.Tensor) -> torch.Tensor:
     """Luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601): (B, 3, H, W) -> (B, 1, H, W)."""
-    weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    weights = image.new_tensor(LUMINANCE).view(1, 3, 1, 1)
     return (image * weights).sum(1, keepdim=True).clamp(0, 1)  # (B, 1, H, W)
 
 

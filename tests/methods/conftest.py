@@ -10,7 +10,6 @@ from workbench import data
 from workbench.diffusion import pipelines
 from workbench.diffusion.denoiser import write_pipeline
 from workbench.diffusion.export import write_model
-from workbench.methods import diffusion
 from workbench.methods.context_encoder.networks import VARIANTS, make_context_encoder
 from workbench.methods.spl import loading, make_spl
 
@@ -41,7 +40,7 @@ def untrained_folder(tmp_path_factory):
     return folder
 
 
-_LOADED = (diffusion._loaded, importlib.import_module("workbench.methods.mimicbrush.fill")._loaded)
+_LOADED = (pipelines.last_loaded, importlib.import_module("workbench.methods.mimicbrush.fill")._loaded)
 """What remembers a model by its name."""
 
 

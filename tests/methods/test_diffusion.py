@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.methods import diffusion
+from workbench.diffusion import pipelines
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_without_a_prompt_guidance_is_left_out(pipe, monkeypatch):
 
 
 def test_names_are_loaded_once_and_wrong_pipelines_refused(photo, hole, untrained_models):
-    assert diffusion._loaded("tiny-inpaint") is diffusion._loaded("tiny-inpaint")
+    assert pipelines.last_loaded("tiny-inpaint") is pipelines.last_loaded("tiny-inpaint")
     with pytest.raises(ValueError, match="takes 4 channels, expected 9"):
         wb.inpaint(photo, hole, "diffusion", pipe="tiny-t2i")
     with pytest.raises(wb.check.NotAvailable, match="tiny-nothing"):

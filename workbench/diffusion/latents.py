@@ -70,7 +70,7 @@ def build_cache(
     """
     folder, (rank, processes) = Path(folder), part
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, _plan(vae, source, check.integer(count, "count", 1), seed, holes))
+    claim(folder, _plan(vae, source, check.integer(count, "count", 1), seed, holes))
     device = vae.device
     todo = list(range(0, count, SHARD))[rank::processes]
     vae = vae.to(memory_format=torch.channels_last).eval()
@@ -152,8 +152,12 @@ def _plan(vae: AutoencoderKL, source: TrainingPictures, count: int, seed: int, h
     return {"vae": digest.hexdigest(), "scaling_factor": vae.config.scaling_factor, "sets": sets, **told}
 
 
-def _claim(folder: Path, plan: dict) -> None:
-    """Writes the plan into an empty folder; in a used one it must be the same."""
+def claim(folder: Path, plan: dict, what: str = "latents") -> None:
+    """Writes the plan of a cache into an empty folder; in a used one it must be the same.
+
+    Raises:
+        ValueError: it is not; the message says what differs.
+    """
     file = folder / "plan.json"
     if not file.exists():
         temporary = folder / f".plan.{os.getpid()}.part"
@@ -164,5 +168,5 @@ def _claim(folder: Path, plan: dict) -> None:
     differing = [name for name in plan if found.get(name) != json.loads(json.dumps(plan[name]))]
     if differing:
         raise ValueError(
-            f"{folder} holds latents made with another {', '.join(differing)}. Remove it, or choose another folder."
+            f"{folder} holds {what} made with another {', '.join(differing)}. Remove it, or choose another folder."
         )

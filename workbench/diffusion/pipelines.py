@@ -3,6 +3,7 @@
 Weights are safetensors only and no code of a model's repository is ever run.
 """
 
+import functools
 import json
 import re
 import warnings
@@ -70,6 +71,12 @@ def load_pipeline(name, *, device="cpu", dtype: torch.dtype | None = None):
                 raise check.NotAvailable(f"{local} cannot be loaded as a pipeline: {error}") from error
     with quiet():
         return pipe.to(device) if dtype is None else pipe.to(device, dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def last_loaded(name: str):
+    """The pipeline last asked for by this function, kept: for methods that are called again and again."""
+    return load_pipeline(name)
 
 
 def find_folder(name) -> Path:

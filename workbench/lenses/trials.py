@@ -1,4 +1,4 @@
-"""What claims about lenses are tried on: the bundled text-to-image model and the rendered benchmark."""
+"""What claims are tried on: a bundled pipeline, tiny-t2i unless told, and the rendered benchmark."""
 
 import functools
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from workbench.diffusion import load_pipeline
 
 
 @functools.cache
-def model():
-    """tiny-t2i, loaded once."""
-    pipe = load_pipeline("tiny-t2i")
+def model(name: str = "tiny-t2i"):
+    """A bundled pipeline, loaded once."""
+    pipe = load_pipeline(name)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -43,7 +43,7 @@ def list_methods() -> list[str]:
 
     Example:
         >>> list_methods()
-        ['mean', 'biharmonic', 'patchmatch', 'diffusion', 'realfill']
+        ['mean', 'biharmonic', 'patchmatch']
     """
     return [name for name, (_, _, model) in _METHODS.items() if model is None or (data.MODELS / model).is_dir()]
 

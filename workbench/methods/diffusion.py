@@ -1,12 +1,12 @@
 """Latent diffusion as a method: a crop round the hole is sampled and put back; the loop is `diffusion.sample_hole`."""
 
-import functools
 import math
 from collections.abc import Iterator
 
 import torch
 
-from workbench.diffusion import load_pipeline, sample_hole
+from workbench.diffusion import sample_hole
+from workbench.diffusion.pipelines import last_loaded
 from workbench.methods.result import Step
 
 
@@ -49,7 +49,7 @@ def fill(
     """
     if mask.min() > 0.5:
         raise ValueError("mask covers the whole picture, expected some kept pixels (0) to go on from.")
-    pipe = _loaded(pipe) if isinstance(pipe, str) else pipe
+    pipe = last_loaded(pipe) if isinstance(pipe, str) else pipe
     scale = guidance_scale if prompt else 1.0  # both halves of guidance would be the same
     looks = sample_hole(
         pipe, image, mask, prompt=prompt, seed=seed, num_inference_steps=num_inference_steps, guidance_scale=scale,
@@ -59,9 +59,3 @@ def fill(
         arrays = {"latents": look.latents, "noise_pred": look.noise_pred, "denoised": look.denoised}
         label, total = f"step {look.i} of {look.total}, t = {look.t}", math.ceil(look.total / preview_every)
         yield Step(number, total, label, look.image, arrays, look.box)
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(name: str):
-    """The pipeline last asked for by name."""
-    return load_pipeline(name)

@@ -24,10 +24,12 @@ class Shown:
 
     Attributes:
         widget: the outermost part.
+        snapshot: gives the view as a picture, (1, 3, H, W) in [0, 1].
         error: what last went wrong in a button, a timer or with the mouse; None after the next success.
     """
 
     widget: VBox
+    snapshot: Callable[[], torch.Tensor]
 
     def __init__(self, name: str):
         self.error: Exception | None = None
@@ -40,10 +42,6 @@ class Shown:
     def status(self) -> str:
         """What the status line says: what went wrong, or why there is nothing to be seen; "" for nothing."""
         return self._told_status()[0]
-
-    def snapshot(self) -> torch.Tensor:
-        """The view as a picture, (1, 3, H, W) in [0, 1]."""
-        raise NotImplementedError
 
     def show(self) -> None:
         """Displays the view, and a static picture for whoever opens the notebook without a kernel."""

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch.nn import functional
 
 from workbench import check
+from workbench.diffusion.weight_files import read_weights
 from workbench.image import to_grey
 
 FILES = {
@@ -117,13 +116,8 @@ def _find(name: str, weights) -> Path:
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
-    """Tensors only: nothing in the file is executed."""
-    try:
-        found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise check.NotAvailable(f"{file} is not readable as weights: {error}") from None
-    except Exception as error:  # pickle's own error, which torch raises where a file holds more than tensors
-        raise check.NotAvailable(f"{file} holds more than tensors and is not read: {error}") from None
+    """Tensors by name, out of what training put round them."""
+    found = read_weights(file)
     for key in ("state_dict", "extractor"):
         found = found.get(key, found)
     return found

@@ -9,9 +9,8 @@ import torch
 from torch.nn import functional
 
 from workbench import check
+from workbench.image import LUMINANCE
 
-LUMINANCE = (0.299, 0.587, 0.114)
-"""ITU-R BT.601."""
 SMOOTH = 1.0
 """Added to both sides of Dice's fraction, so that two empty mattes agree."""
 

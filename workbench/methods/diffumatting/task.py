@@ -29,9 +29,9 @@ RANK = 16
 TERMS = ("green", "detail", "matting")
 """The losses beside the denoising one."""
 WEIGHTS = {"green_weight": 1.0, "detail_weight": 10.0, "matting_weight": 0.1}
-"""Ours; the paper's summary only says that the terms are added. Measured on tiny-t2i before any training, the gradients
-on the LoRA have norms of 0.086 (denoising), 0.0067 (green), 0.0006 (detail) and 0.078 (matting): so weighed none of the
-three is as loud as the denoising."""
+"""Ours; the paper's summary only says that the terms are added. Measured on a tiny-t2i that said the noise, before any
+training, the gradients on the LoRA have norms of 0.086 (denoising), 0.0067 (green), 0.0006 (detail) and 0.078
+(matting): so weighed none of the three is as loud as the denoising."""
 SHOWN = 6
 """Held-out things on a sheet."""
 LORA, HEAD, ABOUT = "lora.safetensors", "head", "diffumatting.json"
@@ -42,8 +42,8 @@ class Painting(LoraDenoising):
     """The denoiser with all of DiffuMatting's losses, and the matting head; the autoencoder stands still.
 
     loss = denoising + w_g green + w_d detail + w_m matting, the weights w with the batch. Detail and matting look at
-    the one-step estimate z0^ as the frozen decoder shows it. Its error grows with sqrt((1 - abar) / abar), so an item
-    counts abar in these two.
+    the one-step estimate z0^ as the frozen decoder shows it. At high noise it is a guess, so an item counts abar in
+    these two.
 
     Args:
         pipe: whose unet, text_encoder, vae and scheduler are used.
@@ -152,9 +152,9 @@ class DiffuMattingTask(LoraTask):
         self.objective = Painting(pipe, self.head, self.objective.scheduler, decode_every, snr_gamma)
         self.about = (
             f"DiffuMatting: a LoRA of rank {self.rank} for {self.base} and a matting head, learnt from {self.learnt} "
-            "things on pure green. On held-out things: error is the squared error of the noise, green the control "
-            "loss, alpha_mse (times 1000) the coarse matte of their own latents; green_delta_e the background of "
-            f"{SHOWN} samples against pure green."
+            "things on pure green. On held-out things: error is the squared error of what the U-Net says, green the "
+            "control loss, alpha_mse (times 1000) the coarse matte of their own latents; green_delta_e the background "
+            f"of {SHOWN} samples against pure green."
         )
 
     def _take(self, prompt, holes) -> None:

@@ -1,6 +1,5 @@
 """Pairs as the networks get them, encoded once: while the U-Net learns, everything about it stands still."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from tqdm.auto import tqdm
 
 from workbench import check
 from workbench import mask as masks
+from workbench.diffusion.latents import claim
 from workbench.diffusion.training_data import generator
 from workbench.image import to_signed
 from workbench.methods.mimicbrush.model import MimicBrush, digest_of
@@ -86,7 +86,7 @@ def build_cache(
     folder, (rank, processes) = Path(folder), part
     folder.mkdir(parents=True, exist_ok=True)
     check.integer(count, "count", 1)
-    _claim(folder, _plan(model, pairs, count, seed))
+    claim(folder, _plan(model, pairs, count, seed), "pairs")
     bar = tqdm(total=count, desc="pairs", disable=not progress or rank > 0)
     for first in list(range(0, count, SHARD))[rank::processes]:
         numbers = range(first, min(first + SHARD, count))
@@ -123,19 +123,3 @@ def _plan(model: MimicBrush, pairs: Pairs, count: int, seed: int) -> dict:
         "strength": pairs.strength,
         "guide": pairs.guide,
     }
-
-
-def _claim(folder: Path, plan: dict) -> None:
-    """Writes the plan into an empty folder; in a used one it must be the same."""
-    file = folder / "plan.json"
-    if not file.exists():
-        part = folder / f".plan.{os.getpid()}.part"
-        part.write_text(json.dumps(plan))
-        os.replace(part, file)
-        return
-    found = json.loads(file.read_text())
-    differing = [name for name in plan if found.get(name) != plan[name]]
-    if differing:
-        raise ValueError(
-            f"{folder} holds pairs made with another {', '.join(differing)}. Remove it, or choose another folder."
-        )

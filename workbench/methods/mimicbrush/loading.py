@@ -18,6 +18,7 @@ from workbench.diffusion.depth import load_depth
 from workbench.diffusion.libraries import AutoencoderKL, UNet2DConditionModel, quiet
 from workbench.diffusion.pipelines import find_folder, load_pipeline
 from workbench.diffusion.tokenizer import token_ids
+from workbench.diffusion.weight_files import read_weights
 from workbench.methods.mimicbrush.attention import names_after_reading
 from workbench.methods.mimicbrush.conditions import ClassifierStates, Disparity
 from workbench.methods.mimicbrush.model import MimicBrush, digest_of
@@ -161,11 +162,7 @@ def read_parts(file) -> dict[str, dict[str, torch.Tensor]]:
     file = Path(file)
     if not file.is_file():
         raise check.NotAvailable(f"{file} is not a file, expected the released checkpoint: put it there.")
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling, zip and system errors of many kinds
-        reason = str(error).strip().split("\n")[0]
-        raise check.NotAvailable(f"{file} cannot be read as weights without executing something: {reason}") from None
+    found = read_weights(file)
     names = sorted(found) if isinstance(found, dict) else [type(found).__name__]
     missing = [part for part in PARTS[:3] if part not in names]
     if missing:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from workbench import check
 from workbench.diffusion.classifier import NAME, Classifier, load_classifier
+from workbench.diffusion.weight_files import read_weights
 
 VGG19 = (2, 2, 4, 4, 4)
 """Convolutions in each stage of VGG-19."""
@@ -233,13 +232,8 @@ def _vgg19(file: Path) -> TextureNetwork:
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
-    """Tensors only: nothing in the file is executed."""
-    try:
-        found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise check.NotAvailable(f"{file} is not readable as weights: {error}") from None
-    except Exception as error:  # pickle's own error, which torch raises where a file holds more than tensors
-        raise check.NotAvailable(f"{file} holds more than tensors and is not read: {error}") from None
+    """Tensors by name."""
+    found = read_weights(file)
     if not isinstance(found, dict):
         raise check.NotAvailable(f"{file} holds a {type(found).__name__}, expected tensors by name.")
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}

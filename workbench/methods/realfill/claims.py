@@ -12,9 +12,9 @@ import torch
 from workbench import data, metrics
 from workbench import mask as masks
 from workbench.claims import Claim
-from workbench.diffusion import load_pipeline
 from workbench.diffusion.filling import crop_round_hole, sample_hole
 from workbench.diffusion.lora import remove_lora
+from workbench.lenses import trials
 from workbench.lenses.trials import minus
 from workbench.methods.realfill.fill import sample
 from workbench.methods.realfill.ranking import rank
@@ -30,12 +30,9 @@ MANY_SEEDS = range(16)
 SAMPLING = {"num_inference_steps": 30}
 
 
-@functools.cache
 def model():
     """tiny-inpaint, loaded once."""
-    pipe = load_pipeline("tiny-inpaint")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return trials.model("tiny-inpaint")
 
 
 def quality(fills: torch.Tensor, scene) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """RealFill from end to end: fine-tune, sample several seeds, keep the one that agrees best with the references."""
 
 import copy
-import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -9,10 +8,11 @@ import torch
 
 from workbench import check
 from workbench import mask as masks
-from workbench.diffusion import load_pipeline, sample_hole
+from workbench.diffusion import sample_hole
 from workbench.diffusion.filling import Sampling, crop_round_hole, paste
 from workbench.diffusion.libraries import DDPMScheduler, quiet
 from workbench.diffusion.lora import lora_layers, remove_lora
+from workbench.diffusion.pipelines import last_loaded
 from workbench.methods.realfill.crops import check_references
 from workbench.methods.realfill.ranking import Ranking, rank
 from workbench.methods.realfill.task import PROMPT
@@ -87,7 +87,7 @@ def fill(
     check.integer(samples, "samples", 1)
     run = training
     if run is None:
-        pipe = _loaded(pipe) if isinstance(pipe, str) else pipe
+        pipe = last_loaded(pipe) if isinstance(pipe, str) else pipe
         if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
             raise ValueError("the pipeline has a LoRA. Give its run as training=, or take it out with remove_lora.")
     else:
@@ -190,9 +190,3 @@ def _last(total: int, pictures: torch.Tensor, ranking: Ranking | None, box) -> S
     order = list(ranking.order)
     arrays = {"samples": pictures[order], "counts": ranking.counts[order]}
     return Step(total, total, ranking.told, pictures[order[:1]], arrays, box)
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(name: str):
-    """The pipeline last asked for by name."""
-    return load_pipeline(name)

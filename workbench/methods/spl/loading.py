@@ -4,17 +4,15 @@ The release takes pictures and masks as files, a mask of 255 = hole, and whitens
 `wb.load_mask` reads such masks as 1 = hole, and the generator here whitens by itself: nothing is to be inverted.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from workbench import check
 from workbench.diffusion.libraries import quiet
+from workbench.diffusion.weight_files import read_weights
 from workbench.methods.spl.networks import SplGenerator
 
 VARIANTS = {
@@ -178,7 +176,7 @@ def load_published(file) -> SplGenerator:
         >>> model = load_published("x_SPL_places2.pt")
         >>> complete(model, photo, mask).image
     """
-    state = read_weights(file)
+    state = read_state(file)
     plain = {re.sub(r"^(generator\.)?(module\.)?", "", name): value for name, value in _generator_only(state)}
     sizes = sizes_of(plain)
     with torch.device("meta"):
@@ -191,26 +189,13 @@ def load_published(file) -> SplGenerator:
     return model.requires_grad_(True).eval()
 
 
-def read_weights(file) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights, by name, read without executing anything.
+def read_state(file) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name, out of "state_dict" or "model" where they lie there.
 
     Raises:
         NotAvailable: no such file, damaged, or holding more than tensors and plain values.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise check.NotAvailable(f"{file} is not a file, expected a checkpoint: put the published one there.")
-    try:
-        if file.suffix == ".safetensors":
-            found = load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise check.NotAvailable(
-            f"{file} cannot be read as weights without executing something: {reason} Get it anew, or save its state "
-            "dict as safetensors where you trust it."
-        ) from None
+    found = read_weights(file)
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

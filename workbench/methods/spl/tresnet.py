@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from workbench import check
 from workbench.diffusion.models import seeded
-from workbench.methods.spl.loading import read_weights
+from workbench.methods.spl.loading import read_state
 
 WIDTH = 76
 """Channels of TResNet-L's first stage: 64 times 1.2, rounded down; the second has twice as many, 152."""
@@ -161,7 +161,7 @@ def load_tresnet(file) -> TResNet:
     Example:
         >>> load_tresnet("Open_ImagesV6_TRresNet_L_448.pth").features(photo, ["layer2"])["layer2"].shape
     """
-    state = from_published(read_weights(file))
+    state = from_published(read_state(file))
     if "body.conv1.0.weight" not in state:
         raise ValueError(f"{file} has no weight 'body.conv1.0.weight', expected a TResNet as the ASL code saves it.")
     counts = [len({name.split(".")[2] for name in state if name.startswith(f"body.{layer}.")}) for layer in

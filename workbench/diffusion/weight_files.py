@@ -1,0 +1,42 @@
+"""Reads published files of weights without executing anything in them."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from workbench import check
+
+
+def read_weights(file):
+    """What a file of weights holds: tensors by name as a rule, perhaps with dictionaries of them inside.
+
+    Args:
+        file: ``.safetensors``, or any other ending for a torch file, read by PyTorch's restricted reader.
+
+    Raises:
+        NotAvailable: no such file, damaged, or holding more than tensors and plain values.
+
+    Example:
+        >>> sorted(read_weights("vgg19.pth"))[0]
+        'classifier.0.bias'
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise check.NotAvailable(f"{file} is not a file, expected a checkpoint: put the published one there.")
+    try:
+        return load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        told = f"{file} is not readable as weights and cannot be read: {_reason(error)} Get it anew."
+    except pickle.UnpicklingError as error:
+        told = (
+            f"{file} holds more than tensors and is not read: it cannot be read as weights without executing "
+            f"something ({_reason(error)}). Save its state dict as safetensors where you trust it."
+        )
+    raise check.NotAvailable(told)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
