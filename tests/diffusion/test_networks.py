@@ -270,6 +270,19 @@ def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, 
         )
 
 
+def test_captions_are_told_whole_shortened_and_not_at_all(narrow, validation):
+    whole = "a photo of a room with a red ball, a vase and a wooden table on a blue floor"
+    cache = {name: torch.zeros(1, 4, 16, 16) for name in ("mean", "std")}, [whole]
+    objective = Denoising(narrow["unet"], narrow["text_encoder"], train_text=False)
+    task = DenoiserTask(objective, narrow["vae"], narrow["tokenizer"], cache, validation)
+    ids = task.batch([[0, 0, k] for k in range(60)])["ids"]
+    told = [narrow["tokenizer"].decode(row, skip_special_tokens=True).strip().replace(" ,", ",") for row in ids]
+    assert 0 < told.count("") < 20
+    assert 10 < told.count(whole) < 45
+    assert len(set(told) - {"", whole}) > 8
+    assert all(set(text.replace(",", "").split()) <= set(whole.replace(",", "").split()) for text in told)
+
+
 @pytest.mark.parametrize("prediction", models.PREDICTIONS)
 def test_the_loss_weighs_errors_of_the_picture_whatever_is_predicted(narrow, prediction):
     """An error of the picture counts clamp(SNR, 1, 5): SNR is 0.0047 at t = 999, 3.3 at t = 200, 8.5 at t = 100."""

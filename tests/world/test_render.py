@@ -29,6 +29,7 @@ from workbench.world.geometry import pixel_grid, project, unproject
 from workbench.world.materials import COLOURS, PATTERNS, albedo, colour_word, to_linear, to_srgb
 from workbench.world.rendering import MATERIAL_NAMES, look
 from workbench.world.shapes import SHAPES, make_shape
+from workbench.world.views import shorter_caption
 
 SIZE = (36, 48)
 LAMP = Light("rectangle", (0, 0, 3), (0, 0, 0), (0.5, 0.5), power=9.0)
@@ -233,6 +234,44 @@ def test_words_and_labels_say_what_is_seen(stage):
     away = render(stage, Camera((0, -2, 2), (0, -3, 0), 30), size=SIZE)
     assert caption(away) == "a photo of a room on a beige floor"
     assert labels(away).sum() == 3
+
+
+def test_shorter_captions_tell_less_and_nothing_new(stage):
+    whole = caption(render(stage, size=SIZE))
+    told = {shorter_caption(whole, np.random.default_rng(seed)) for seed in range(200)}
+    assert {
+        "a photo of a room with a ball",
+        "a photo of a room with a checkered ball and a cube",
+        "a photo of a room with a blue cube on a floor",
+    } <= told
+    things = {"a ball", "a red ball", "a checkered ball", "a red checkered ball"}
+    things |= {f"a{look} cube" for look in ("", " blue", " striped", " blue striped")}
+    for text in told:
+        listing = (
+            text.removeprefix("a photo of a room with ").removesuffix(" on a floor").removesuffix(" on a beige floor")
+        )
+        assert set(listing.split(" and ")) <= things
+    assert shorter_caption(whole, np.random.default_rng(5)) == shorter_caption(whole, np.random.default_rng(5))
+
+
+@pytest.mark.parametrize(
+    ("whole", "shorter"),
+    [
+        ("a photo of an orange striped creature", {"a creature", "an orange creature", "a striped creature"}),
+        ("a photo of a red facade with windows", {"a facade with windows", "a red facade with windows"}),
+        ("a photo of a room on an orange floor", {"a room", "a room on a floor", "a room on an orange floor"}),
+    ],
+)
+def test_shorter_captions_have_the_right_articles(whole, shorter):
+    told = {shorter_caption(whole, np.random.default_rng(seed)) for seed in range(60)} - {whole}
+    assert told == {f"a photo of {words}" for words in shorter} - {whole}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a photo of a brick wall, grey", "a photo of a rocket launch at dusk", "a red ball"]
+)
+def test_other_texts_are_not_shortened(text):
+    assert all(shorter_caption(text, np.random.default_rng(seed)) == text for seed in range(8))
 
 
 def test_ids_materials_and_depth_agree():

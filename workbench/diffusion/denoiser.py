@@ -33,6 +33,8 @@ from workbench.image import to_signed
 
 TEXT_DROPOUT = 0.1
 """Share of items that learn with the empty prompt, as guidance needs."""
+TEXT_SHORTENED = 0.5
+"""Share of the others whose caption tells less than there is to see, as people's prompts do."""
 SHOWN = 6
 STEPS = 20
 """Steps of the samples drawn while training."""
@@ -128,7 +130,7 @@ class DenoiserTask(ModelTask):
                 f"the U-Net has {objective.unet.config.in_channels} input channels and the latents "
                 f"{'have' if 'mask' in self.tensors else 'lack'} holes, expected 9 channels with holes or 4 without."
             )
-        self.ids = token_ids(tokenizer, captions)  # (N, L)
+        self.captions, self.ids = captions, token_ids(tokenizer, captions)  # (N, L)
         self.empty = token_ids(tokenizer, [""])[0]  # (L,)
         self.held = self._held_out(validation)
 
@@ -145,12 +147,22 @@ class DenoiserTask(ModelTask):
             "latents": self._drawn(f"mean{size}", f"std{size}", i, rng),
             "noise": gaussian(rng, shape),
             "t": torch.tensor(int(rng.integers(1000))),
-            "ids": self.empty if rng.random() < TEXT_DROPOUT else self.ids[i],
+            "ids": self._told(i, rng),
         }
         if self.inpainting:
             item["mask"] = self.tensors[f"mask{size}"][i].float()
             item["masked"] = self._drawn(f"masked_mean{size}", f"masked_std{size}", i, rng)
         return item
+
+    def _told(self, i: int, rng: np.random.Generator) -> torch.Tensor:
+        """Token ids (L,) of an entry's caption: whole, shortened or none."""
+        from workbench.world.views import shorter_caption  # using a model needs no world, only learning does
+
+        if rng.random() < TEXT_DROPOUT:
+            return self.empty
+        if rng.random() >= TEXT_SHORTENED:
+            return self.ids[i]
+        return token_ids(self.tokenizer, [shorter_caption(self.captions[i], rng)])[0]
 
     def _drawn(self, mean: str, std: str, i: int, rng) -> torch.Tensor:
         """A sample of a posterior, as the pipelines take one."""

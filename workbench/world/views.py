@@ -1,5 +1,6 @@
 """What is true about a picture in words and numbers: caption, labels, where each pixel is in another view."""
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -83,8 +84,42 @@ def caption(view: View, most: int = 4) -> str:
         ground = f" on {_with_article(describe(scene.things[words['floor']]))}"
     if "wall" in words and scene.kind == "facade":
         house = _with_article(describe(scene.things[words["wall"]]).removesuffix("wall") + "facade")
-    listing = ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else "".join(phrases)
-    return f"a photo of {house}" + (f" with {listing}" if listing else "") + ground
+    return f"a photo of {house}" + (f" with {_listing(phrases)}" if phrases else "") + ground
+
+
+def shorter_caption(text: str, rng: np.random.Generator) -> str:
+    """The same caption telling less, as people do: some of the things, some of their looks, perhaps no ground.
+
+    Args:
+        text: what `caption` wrote; any other text is given back as it is.
+        rng: draws what is left out.
+
+    Example:
+        >>> shorter_caption("a photo of a room with a red striped ball and a blue cube on a brown wooden floor", rng)
+        'a photo of a room with a striped ball'
+    """
+    found = re.fullmatch(r"a photo of (an? [^,]+?)(?: with (.+?))?(?: on (an? .+ floor))?", text)
+    if found is None or not _WORDS.issuperset(re.findall(r"\w+", text)):
+        return text
+    house, things, ground = found.groups()
+    listed = re.split(r", | and ", things) if things else []
+    if listed:
+        kept = rng.choice(len(listed), size=int(rng.integers(1, len(listed) + 1)), replace=False)
+        listed = [_plainer(listed[i], rng) for i in sorted(kept)]
+    ground = f" on {_plainer(ground, rng)}" if ground and rng.random() < 0.5 else ""
+    return f"a photo of {_plainer(house, rng)}" + (f" with {_listing(listed)}" if listed else "") + ground
+
+
+def _plainer(phrase: str, rng: np.random.Generator) -> str:
+    """ "a red striped ball" -> "a striped ball" or "a ball": each word before the last stays with even odds."""
+    *looks, word = phrase.split()
+    if not looks:  # a plural
+        return word
+    return _with_article(" ".join([*(look for look in looks[1:] if rng.random() < 0.5), word]))
+
+
+def _listing(phrases: list[str]) -> str:
+    return ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else "".join(phrases)
 
 
 def _with_article(words: str) -> str:
@@ -94,6 +129,10 @@ def _with_article(words: str) -> str:
 def plural(word: str) -> str:
     """The word for several of them, as captions use it."""
     return {"shelf": "shelves", "box": "boxes", "balcony": "balconies"}.get(word, word + "s")
+
+
+_WORDS = {"a", "an", "photo", "of", "with", "and", "on", *LABELS, *map(plural, OBJECTS)}
+"""What captions of rendered views are made of."""
 
 
 def labels(view: View) -> torch.Tensor:
