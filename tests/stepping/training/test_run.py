@@ -413,6 +413,20 @@ def test_branches_with_other_settings(run):
     assert run.state.digest == run._learner.capture(4).digest()
 
 
+def test_a_fused_optimiser_makes_the_same_updates_and_goes_back_to_the_bit(task, run):
+    run.step(4)
+    fork = run.branch(at=2, fused=True)
+    fork.step(2)
+    plain, fused = run.weights(4), fork.weights(4)
+    plain.pop("first.bias")  # normalised away after it: its gradient is nothing but rounding
+    assert all(torch.allclose(plain[name], fused[name], rtol=1e-5, atol=1e-6) for name in plain)
+    digest = fork.state.digest
+    fork.back(2)
+    assert fork.step(2).digest == digest
+    with pytest.raises(TypeError, match="fused is 1, expected True or False"):
+        run.branch(at=2, fused=1)
+
+
 def test_two_runs_take_turns_on_one_model(task, run):
     alone = [TrainingRun(Toy(), learning_rate=rate, batch_size=3) for rate in (1e-2, 1e-3)]
     fork = run.branch(at=0, lr=1e-3)

@@ -90,8 +90,9 @@ class Learner:
         self._slots = [*self._places(objective, found), *getattr(task, "slots", list)()]
         self._modules = list(objective.modules())
         self.optimizer = torch.optim.AdamW(
-            self._groups(), settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+            self._groups(), settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay,
+            fused=settings.fused,
+        )  # fmt: skip
         self.layers = Layers(objective, list(self.parameters))
         self._shared = start.buffers if start is not None else {}
         if start is not None:
@@ -175,11 +176,16 @@ class Learner:
                 continue
             moments = snapshot.moments[name]
             self.optimizer.state[p] = {
-                key: value.to(p.device if value.ndim else "cpu", copy=True) for key, value in moments.items()
+                key: value.to(p.device if value.ndim else self._counts_on(p), copy=True)
+                for key, value in moments.items()
             }
         for name, value in self.buffers.items():
             if name in snapshot.buffers:
                 value.copy_(snapshot.buffers[name])
+
+    def _counts_on(self, p: nn.Parameter):
+        """Where AdamW keeps the number of a weight's updates."""
+        return p.device if self.settings.fused else "cpu"
 
     @torch.no_grad()
     def spread(self) -> None:
@@ -193,7 +199,7 @@ class Learner:
                 self.optimizer.state.pop(p, None)
                 continue
             if p not in self.optimizer.state:
-                self.optimizer.state[p] = {"step": torch.zeros(())} | {
+                self.optimizer.state[p] = {"step": torch.zeros((), device=self._counts_on(p))} | {
                     key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")
                 }
             for key, value in self.optimizer.state[p].items():
