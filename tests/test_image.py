@@ -163,6 +163,7 @@ def test_what_is_no_picture_is_refused(source, error, words):
         wb.load_image(source)
 
 
+@pytest.mark.long
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     bomb = file_bytes(Image.new("1", (30_000, 5_000)))  # 150 megapixels in a few kB
     with pytest.raises(check.ImageFileError, match=r"30000 x 5000 pixels, more than the limit of 100,000,000"):

@@ -68,6 +68,7 @@ def breaches(path: Path):
             yield f"{path.name}:{line} imports {module}: {here} stands below {there}"
 
 
+@pytest.mark.long
 def test_imports_run_one_way():
     found = [b for path in sorted(PACKAGE.rglob("*.py")) for b in breaches(path)]
     assert not found, "\n".join(found)
@@ -106,6 +107,7 @@ def test_public_names_exist_and_have_docstrings():
         _ = wb.nonsense
 
 
+@pytest.mark.long
 def test_importing_the_package_is_light():
     """The core never loads the widgets, and ``import workbench`` loads nothing heavy at all."""
     code = (

@@ -26,6 +26,7 @@ def test_tint_marks_the_hole_only(photo, hole):
     torch.testing.assert_close(tinted[0, :, 6, 14], expected)
 
 
+@pytest.mark.long
 def test_every_figure_draws(photo, hole):
     pixels(plot.show_images({"a": photo, "mask": hole}))
     pixels(plot.show_images([photo] * 5, columns=3))

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import workbench as wb
 from workbench import data
 
@@ -10,6 +12,7 @@ ROOT = Path(wb.__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_the_three_lines_fill_a_photograph(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = re.search(r"```python\n(.*?)```", README, re.S).group(1)

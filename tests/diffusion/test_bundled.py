@@ -35,6 +35,7 @@ def test_small():
     assert sum(sizes) <= ALL_MIB
 
 
+@pytest.mark.long
 def test_the_autoencoder_keeps_more_than_a_small_picture():
     """A latent holds 4 numbers where the picture made four times smaller holds 3: it must keep far more."""
     vae = load_autoencoder()

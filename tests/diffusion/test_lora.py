@@ -127,6 +127,7 @@ def test_a_rank_beyond_the_layers_width():
 # Files
 
 
+@pytest.mark.long
 def test_diffusers_reads_the_file(pipe, narrow, tmp_path):
     plain = predict(pipe)
     add_lora(pipe.unet, rank=3, lora_alpha=1.5)
@@ -246,6 +247,7 @@ def test_the_text_encoder_learns_if_asked(pipe, images):
         LoraTask(pipe, images)
 
 
+@pytest.mark.long
 def test_samples_sheet_and_validation(pipe, images, tmp_path):
     task = LoraTask(pipe, images, rank=2)
     a = task.samples(steps=2)
@@ -257,6 +259,7 @@ def test_samples_sheet_and_validation(pipe, images, tmp_path):
     assert (task.export(tmp_path / "out", "not at all") / "lora.safetensors").exists()
 
 
+@pytest.mark.long
 def test_the_loss_falls_on_one_picture(pipe, images):
     task = LoraTask(pipe, images[:1], rank=4, mask_policy="box", prompt_dropout=0.0)
     learns = [p for p in task.objective.parameters() if p.requires_grad]

@@ -47,6 +47,7 @@ def run(task, folder, settings=SETTINGS):
     return trainer
 
 
+@pytest.mark.long
 def test_vae(pictures, validation, tmp_path):
     features = make_classifier(LABELS, (8, 8, 8, 8, 8))
     objective = Reconstruction(models.make_autoencoder(8, (8, 8, 8, 8)), features, adversarial_weight=0.1)
@@ -66,6 +67,7 @@ def test_vae(pictures, validation, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_decoder_goes_on_alone_and_the_latents_stay(pictures, validation, tmp_path):
     vae = models.make_autoencoder(8, (8, 8, 8, 8))
     vae.register_to_config(scaling_factor=0.7)
@@ -233,6 +235,7 @@ def test_depth_is_judged_up_to_a_factor_and_without_the_sky():
     assert values[0] == pytest.approx(values[1], rel=1e-4)  # twice as far all over has the same edges
 
 
+@pytest.mark.long
 def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, validation, tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.diffusion.latents.SHARD", 4)
     vae, tokenizer = narrow["vae"], narrow["tokenizer"]

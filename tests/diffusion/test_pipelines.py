@@ -12,6 +12,7 @@ from workbench.diffusion import libraries, pipelines
 from workbench.diffusion.pipelines import load_pipeline, verify
 
 
+@pytest.mark.long
 def test_plain_diffusers_loads_the_folder_without_the_workbench(inpaint_folder, tmp_path):
     code = (
         "import sys, torch\n"
@@ -36,6 +37,7 @@ def test_a_folder_loads_quietly_in_float32(inpaint_folder, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.long
 def test_importing_prints_no_notices_and_loading_needs_no_world():
     code = (
         "import sys\n"

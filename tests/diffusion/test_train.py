@@ -28,6 +28,7 @@ def call(views, inpaint_folder, tmp_path, monkeypatch):
     return main
 
 
+@pytest.mark.long
 def test_from_nothing_grown_and_gone_on_with(call, tmp_path):
     first = call("t2i", "first")
     assert first.scheduler.config.prediction_type == "v_prediction"

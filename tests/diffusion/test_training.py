@@ -39,6 +39,7 @@ def same_files(a: Path, b: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.long
 def test_same_seed_same_losses(latents, tmp_path):
     train(latents, tmp_path / "a", steps=4)
     train(latents, tmp_path / "b", steps=4)
@@ -48,6 +49,7 @@ def test_same_seed_same_losses(latents, tmp_path):
     assert same_files(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_and_ends_where_it_would_have(latents, tmp_path):
     """Killed with kill -9 in the middle, as a power cut would: what is lost is the time since the last checkpoint."""
     save_file({"latents": latents}, tmp_path / "latents.safetensors")
@@ -107,6 +109,7 @@ def run_two_processes(folder: Path, out: Path) -> dict:
     return load_file(out / "result.safetensors")
 
 
+@pytest.mark.long
 def test_two_processes_give_the_gradients_of_one(latents, tmp_path):
     save_file({"latents": latents}, tmp_path / "latents.safetensors")
     for name in ("one", "two"):
@@ -122,6 +125,7 @@ def test_two_processes_give_the_gradients_of_one(latents, tmp_path):
     assert max(value.abs().max() for name, value in one.items() if not name.startswith("after.")) > 1e-3
 
 
+@pytest.mark.long
 def test_the_loss_falls_on_a_handful_of_latents(latents, tmp_path):
     trainer = Trainer(Toy(0.1 * latents), replace(SETTINGS, steps=30, warmup=3), tmp_path)
     losses = [trainer.update(trainer.task.batch([[0, s, i] for i in range(4)]))["loss"].item() for s in range(30)]
@@ -148,6 +152,7 @@ def test_learning_rate_rises_and_falls():
     assert rates[100] == pytest.approx(0.1)
 
 
+@pytest.mark.long
 def test_a_time_budget_ends_the_run(latents, tmp_path):
     settings = Settings(minutes=1.5 / 60, batch_size=2, warmup=1, log_every=1, validate_every=10**6)
     trainer = Trainer(Toy(latents), settings, tmp_path)

@@ -139,6 +139,7 @@ def test_one_good_guess_spreads_by_propagation():
     assert right == {(y, x) for y in (11, 12, 13) for x in (14, 15, 16)}
 
 
+@pytest.mark.long
 def test_field_is_within_five_percent_of_exhaustive(stereo):
     # measured 1.035 to 1.040 with 8 seeds; 5 % is the project's aim for this size
     exact = patchmatch.exhaustive_field(*stereo)
@@ -322,6 +323,7 @@ def test_texture_beats_mean_fill(brick):
     assert psnr_in_hole(steps[-1].image, image, mask) > psnr_in_hole(mean.expand_as(image), image, mask) + 6
 
 
+@pytest.mark.long
 def test_texture_keeps_its_grain():
     # The mean step between neighbours inside the hole over that of the known picture: measured 0.89 to 1.00 with 4
     # seeds, 0.71 to 0.83 before the last step, which undoes the blur of voting; a mean fill has 0.

@@ -122,6 +122,7 @@ def test_from_another_thread():
     assert torch.equal(run.finish().images, pipelines.plain(pipe, arguments))
 
 
+@pytest.mark.long
 def test_ten_runs_take_turns():
     pipe, arguments = pipelines.made("sd_text")
     kinds = [c for c in pipelines.schedulers("sd_text") if c.__name__ in (
@@ -145,6 +146,7 @@ def test_ten_runs_take_turns():
         assert torch.equal(run.output.images, picture)
 
 
+@pytest.mark.long
 def test_a_callback_of_the_users_own():
     pipe, arguments = pipelines.made("sd_text")
     seen = []
@@ -164,6 +166,7 @@ def test_a_callback_of_the_users_own():
     prove(pipe, arguments, wanted)
 
 
+@pytest.mark.long
 def test_restarting_from_latents_is_not_exact_where_this_is():
     """The usual way, a new solver on latents k and the timesteps left, forgets what a multistep solver remembers."""
     kinds = {c.__name__: c for c in pipelines.schedulers("sd_text")}

@@ -60,6 +60,7 @@ def failing(pipe, at: int, error):
 
 
 @pytest.mark.parametrize("kind", ["sd_text", "home_made"])
+@pytest.mark.long
 def test_modes_are_the_callers_at_every_hand_over(kind):
     pipe, arguments = small(kind)
     wanted = pipelines.plain(pipe, arguments)
@@ -78,6 +79,7 @@ def test_modes_are_the_callers_at_every_hand_over(kind):
     assert torch.equal(pipelines.pixels(run.output), wanted)
 
 
+@pytest.mark.long
 def test_begun_in_a_mode_it_computes_in_it():
     pipe, arguments = small()
     with torch.autocast("cpu", torch.bfloat16):
@@ -101,6 +103,7 @@ def test_states_of_an_inference_mode_pipeline_can_be_used():
     "error", [KeyboardInterrupt(), RuntimeError("a fault in the model")], ids=["interrupt", "fault"]
 )
 @pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.long
 def test_what_ends_a_call_leaves_the_run_at_its_last_step(error, at):
     pipe, arguments = small()
     wanted = pipelines.plain(pipe, arguments)
@@ -140,6 +143,7 @@ def test_a_run_cannot_be_stepped_inside_its_own_step():
     assert run.recorded == 0
 
 
+@pytest.mark.long
 def test_nothing_of_a_run_is_left_when_it_goes():
     pipe, arguments = small()
     run = DenoisingRun(pipe, seed=3, **arguments)
@@ -153,6 +157,7 @@ def test_nothing_of_a_run_is_left_when_it_goes():
     assert [ref() for ref in kept] == [None] * len(kept)
 
 
+@pytest.mark.long
 def test_let_go_inside_another_runs_step():
     pipe, arguments = small()
     run = DenoisingRun(pipe, seed=3, **arguments)
@@ -173,6 +178,7 @@ def test_let_go_inside_another_runs_step():
     assert torch.equal(other.finish().images, pipelines.plain(pipe, arguments))
 
 
+@pytest.mark.long
 def test_let_go_by_another_thread():
     pipe, arguments = small()
     held = [DenoisingRun(pipe, seed=3, **arguments)]

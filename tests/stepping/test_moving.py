@@ -214,6 +214,7 @@ def test_arguments_are_copied():
 
 
 @pytest.mark.parametrize("steps", [120, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_many_steps_in_little_memory(steps):
     pipe, arguments = pipelines.fresh("ddpm")
     pipe.unet = Still()

@@ -72,6 +72,7 @@ def test_strip_refusals(pipe, run):
         pictures.strip(run, steps=0)
 
 
+@pytest.mark.long
 def test_compare_strip(run, bare):
     fork = run.branch(at=3, prompt="a blue cube")
     fork.finish()

@@ -64,6 +64,7 @@ def test_it_is_watched_and_asked_who_changed_a_region_like_the_run(pipe, file):
 
 
 @pytest.mark.parametrize("at", [0, 2, 5])
+@pytest.mark.long
 def test_with_its_pipeline_it_goes_on_exactly(pipe, file, at):
     live = run(pipe)
     picture = live.finish().images

@@ -65,6 +65,7 @@ def monitor(run):
     monitor.close()
 
 
+@pytest.mark.long
 def test_every_button_is_a_method(run, monitor):
     monitor.step()
     assert run.i == 1
@@ -112,6 +113,7 @@ def test_what_is_shown(run, monitor):
     assert repr(monitor).startswith("TrainingMonitor(step 12")
 
 
+@pytest.mark.long
 def test_the_static_picture(monitor):
     monitor.run(30)
     picture = monitor.snapshot()
@@ -126,6 +128,7 @@ def test_the_static_picture(monitor):
     monitor.step()
 
 
+@pytest.mark.long
 def test_it_stops_where_the_run_does(run, monitor):
     run.stop_at = 7
     monitor.run(100)
@@ -136,6 +139,7 @@ def test_it_stops_where_the_run_does(run, monitor):
     assert "stopped" not in monitor.numbers.value
 
 
+@pytest.mark.long
 def test_the_end_of_a_run():
     run = Counting(total=12)
     monitor = TrainingMonitor(run)
@@ -149,6 +153,7 @@ def test_the_end_of_a_run():
     assert monitor.pictures.layout.display == "none"
 
 
+@pytest.mark.long
 def test_what_goes_wrong_is_raised_by_methods_and_told_by_buttons(run, monitor):
     run.fail_at = 4
     with pytest.raises(ValueError, match="broken"):
@@ -162,6 +167,7 @@ def test_what_goes_wrong_is_raised_by_methods_and_told_by_buttons(run, monitor):
     assert "broken" not in monitor.numbers.value
 
 
+@pytest.mark.long
 def test_play_leaves_the_loop_free_between_chunks(monkeypatch):
     """As in a kernel: the button's handler returns after one chunk, other callbacks get their turn."""
     monkeypatch.setattr(training_monitor, "CHUNK", 0.02)
@@ -184,6 +190,7 @@ def test_play_leaves_the_loop_free_between_chunks(monkeypatch):
     assert seconds < 5
 
 
+@pytest.mark.long
 def test_pause_and_a_new_goal_while_playing(monkeypatch):
     monkeypatch.setattr(training_monitor, "CHUNK", 0.01)
     run = Counting(seconds=0.002)
@@ -210,6 +217,7 @@ def test_pause_and_a_new_goal_while_playing(monkeypatch):
     asyncio.run(kernel())
 
 
+@pytest.mark.long
 def test_pause_from_another_thread_is_heard_between_two_steps():
     run = Counting(seconds=0.02)
     monitor = TrainingMonitor(run)
@@ -255,6 +263,7 @@ def test_a_sample_of_the_wrong_shape(run):
         monitor.step()
 
 
+@pytest.mark.long
 def test_on_a_real_run():
     run = TrainingRun(Toy(), learning_rate=1e-2, batch_size=2)
     other = run.branch(lr=1e-3)

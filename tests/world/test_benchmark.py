@@ -80,6 +80,7 @@ def test_correspondences_agree_in_colour_and_both_ways():
 
 
 @pytest.mark.parametrize("name", ["room-00", "facade-02"])
+@pytest.mark.long
 def test_a_scene_can_be_rendered_again(name):
     """Tolerances: other CPUs round differently, so a pixel on an edge may change; the picture may not (45 dB)."""
     scene, e = reader.scene(name), entry("scenes", name)
@@ -102,6 +103,7 @@ def test_a_scene_can_be_rendered_again(name):
         assert (view.depth - depth).abs().median() < 1e-3 * depth.max()
 
 
+@pytest.mark.long
 def test_scenes_with_gaps_are_rendered_again_by_their_gap():
     e = next(e for e in MANIFEST["scenes"] if e["gap"] == "style")
     scene = reader.scene(e["name"])
@@ -109,6 +111,7 @@ def test_scenes_with_gaps_are_rendered_again_by_their_gap():
     assert (again[1].image - scene.references[0]).square().mean() < 10**-4
 
 
+@pytest.mark.long
 def test_clips_are_sound_and_can_be_rendered_again():
     for name in reader.clips():
         clip = reader.clip(name)
@@ -139,6 +142,7 @@ def test_clips_follow_what_moves():
             assert (clip.ids[10][y, x] == i + 1).float().mean() > 0.8
 
 
+@pytest.mark.long
 def test_sprites_are_sound_and_can_be_rendered_again():
     for name in reader.sprites():
         sprite = reader.sprite(name)

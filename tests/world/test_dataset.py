@@ -20,6 +20,7 @@ def tiny(**changes) -> Plan:
     return Plan(**{"kind": "room", "count": 3, "size": (16, 20), "shard": 2, **changes})
 
 
+@pytest.mark.long
 def test_stored_views_are_the_rendered_ones(tmp_path):
     folder = render_dataset(tiny(views=2, first=7), tmp_path / "rooms", progress=False)
     data = RenderedSet(folder)
@@ -37,6 +38,7 @@ def test_stored_views_are_the_rendered_ones(tmp_path):
     assert not torch.equal(row["image"], data[3]["image"])  # the second camera
 
 
+@pytest.mark.long
 def test_sprites_and_clips_are_stored_too(tmp_path):
     sprite = RenderedSet(render_dataset(tiny(kind="sprite", count=2), tmp_path / "s", progress=False))[1]
     assert sprite["foreground"].shape == (3, 16, 20)
@@ -45,6 +47,7 @@ def test_sprites_and_clips_are_stored_too(tmp_path):
     assert [clip[i]["image"].shape for i in range(3)] == [(3, 16, 20)] * 3
 
 
+@pytest.mark.long
 def test_any_number_of_processes_gives_the_same_bits(tmp_path):
     one = render_dataset(tiny(kind="facade"), tmp_path / "one", workers=1, progress=False)
     two = render_dataset(tiny(kind="facade"), tmp_path / "two", workers=2, progress=False)
@@ -53,6 +56,7 @@ def test_any_number_of_processes_gives_the_same_bits(tmp_path):
             assert all(np.array_equal(a[key], b[key]) for key in a.files)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_and_leaves_no_half_files(tmp_path):
     folder = tmp_path / "rooms"
     command = [
@@ -104,6 +108,7 @@ def test_errors(tmp_path, capsys):
     assert "count is 0, expected a whole number from 1" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_clips_in_light_that_changes(tmp_path):
     """Things and cameras are those of the same clip; the light begins the same and ends otherwise."""
     plain, lit = make_clip(5, 4), make_clip(5, 4, light=True)

@@ -284,6 +284,7 @@ def test_ids_materials_and_depth_agree():
 
 
 @pytest.mark.parametrize("make", [make_room, make_facade])
+@pytest.mark.long
 def test_no_ray_slips_out_between_things(make):
     """Every pixel of a room or facade shows something, also from aside."""
     for seed in range(8):

@@ -24,6 +24,7 @@ from workbench.world.things import footprint
 
 
 @pytest.mark.parametrize("make", [make_room, make_facade, make_sprite])
+@pytest.mark.long
 def test_json_gives_an_equal_scene(make):
     scene = make(5)
     assert from_json(to_json(scene)) == scene

@@ -187,6 +187,7 @@ def test_a_batch_depends_on_its_numbers_only(make_task):
     assert not torch.equal(task.batch([[7, 4, 0]])["image"], whole[:1])
 
 
+@pytest.mark.long
 def test_training_lowers_the_loss(make_task, tmp_path):
     """The same eight pictures, 40 times: the network must learn them well beyond a flat colour."""
     task = make_task(1.0)
@@ -197,6 +198,7 @@ def test_training_lowers_the_loss(make_task, tmp_path):
 
 
 @pytest.mark.parametrize("l2_share", [1.0, 0.999])
+@pytest.mark.long
 def test_a_resumed_run_ends_where_it_would_have(make_task, l2_share, tmp_path):
     for folder, parts in (("whole", (6,)), ("parts", (3, 6))):
         for steps in parts:

@@ -44,6 +44,7 @@ def test_generating(model):
     assert torch.equal(coarse.alpha, made.coarse_alpha)
 
 
+@pytest.mark.long
 def test_a_style_loaded_on_top_changes_the_picture(model, tmp_path):
     import copy
 

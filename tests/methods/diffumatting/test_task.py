@@ -61,6 +61,7 @@ def gradients(task, batch, **weights):
     return {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None and p.grad.any()}
 
 
+@pytest.mark.long
 def test_gradients_flow_where_they_should_and_nowhere_else(task):
     unsettle(task)
     batch = {**task.batch(NUMBERS), "t": torch.tensor([10, 200, 500, 800])}
@@ -99,6 +100,7 @@ def test_total_is_the_sum_of_its_terms(task):
 
 
 @pytest.mark.parametrize("term", ["denoising", "green", "detail", "matting"])
+@pytest.mark.long
 def test_each_term_against_finite_differences(task, term):
     """Moved along its own gradient g in all weights, a term grows by |g| a unit."""
     unsettle(task)
@@ -125,6 +127,7 @@ def test_two_stages(pipe, examples):
     )
 
 
+@pytest.mark.long
 def test_a_run_goes_back_and_forward_to_the_bit_and_branches(task):
     run = wb.TrainingRun(task, learning_rate=1e-3, batch_size=2, memory=0)
     run.step(2)
@@ -156,6 +159,7 @@ def test_decoding_fewer_items(pipe, examples):
     assert told["detail"].isfinite()
 
 
+@pytest.mark.long
 def test_to_look_at_and_what_is_written(task, pipe, tmp_path):
     task.samples = lambda: torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))  # quicker
     numbers = task.validate()
@@ -189,6 +193,7 @@ def test_examples_are_mirrored_and_square(mattes):
     assert torch.equal(found[0].alpha.flip(-1), found[1].alpha)
 
 
+@pytest.mark.long
 def test_refusals(pipe, examples):
     def refused(message, given=examples, **changes):
         with pytest.raises(ValueError, match=message):

@@ -69,6 +69,7 @@ def test_what_the_refiner_learns_from():
 
 
 @pytest.mark.usefixtures("thirty_two")
+@pytest.mark.long
 def test_the_refiner_learns(tmp_path):
     task = RefinerTask(make_refiner(**SMALL), Made(3, (32, 32)), Made(2, (32, 32), first=9), count=2)
     before = task.validate()
@@ -124,6 +125,7 @@ def command(what, sprites, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_command_line_paints(sprites, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "HELD", 1)
     monkeypatch.setattr(training, "load_examples", functools.partial(load_examples, side=32))
@@ -139,6 +141,7 @@ def test_the_command_line_paints(sprites, tmp_path, monkeypatch):
     assert "1 updates of 1 pictures" in (folder / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_the_command_line_refines_and_mattes(sprites, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "make_refiner", lambda seed: make_refiner(seed, **SMALL))
     monkeypatch.setattr(training, "make_matting_network", lambda seed: make_matting_network(seed, widths=(8, 16)))

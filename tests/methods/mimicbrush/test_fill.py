@@ -61,6 +61,7 @@ def test_guidance_by_hand():
 
 
 @pytest.mark.parametrize("reading", ["paper", "released"])
+@pytest.mark.long
 def test_the_reference_is_imitated_by_attention_and_by_tokens(reading):
     model = narrow.model(reading)
     a, b = (filled(model, reference=picture(seed=seed))[-1].image for seed in (1, 2))
@@ -70,6 +71,7 @@ def test_the_reference_is_imitated_by_attention_and_by_tokens(reading):
     assert (tokens - other).abs().max() > 1e-5
 
 
+@pytest.mark.long
 def test_keep_shape_looks_at_the_depth_of_what_lies_in_the_hole():
     size, mask = (90, 150), wb.mask.box((90, 150), (40, 30, 80, 60))
     plain = picture(*size)
@@ -166,6 +168,7 @@ def test_fills_that_are_refused():
 # Sampling
 
 
+@pytest.mark.long
 def test_the_networks_may_be_of_half_precision():
     """The U-Nets are the large part: they alone are converted, and the picture is about the same."""
     model = copy.deepcopy(narrow.model())

@@ -81,6 +81,7 @@ def test_what_was_stored_is_what_is_loaded(untrained_models):
     assert not any(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.long
 def test_grown_from_the_bundled_pipelines(untrained_models):
     model = grow_mimicbrush(reading="released", seed=3)
     assert model.config.reading == "released"
@@ -162,6 +163,7 @@ def test_what_the_reference_network_lacks_changes_nothing(tmp_path):
     assert all(torch.equal(after.tokens[name], before.tokens[name]) for name in before.tokens)
 
 
+@pytest.mark.long
 def test_files_that_are_refused(tmp_path):
     unet, file = inpainting(9).unet, tmp_path / "file.bin"
     with pytest.raises(check.NotAvailable, match="is not a file, expected the released checkpoint"):

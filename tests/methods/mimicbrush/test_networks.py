@@ -237,6 +237,7 @@ def test_the_bundled_sizes_keep_to_the_budget():
     assert models.mebibytes(imitator.unet) < 9
 
 
+@pytest.mark.long
 def test_refusals():
     paper = narrow.fresh()
     bank = paper.read(noise(1, 4, *SHAPE))

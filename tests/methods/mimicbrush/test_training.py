@@ -146,6 +146,7 @@ def test_every_weight_that_learns_gets_a_gradient(reading, make_task):
     assert [name for name, p in learning.items() if p.grad is None] == []
 
 
+@pytest.mark.long
 def test_it_learns_to_use_the_reference(make_task):
     """The same two pairs again and again: the error falls."""
     task = make_task(reference_dropout=0)
@@ -163,6 +164,7 @@ def test_it_learns_to_use_the_reference(make_task):
 # Going on, going back
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_where_it_would_have(make_task, tmp_path):
     from safetensors.torch import load_file
 
@@ -177,6 +179,7 @@ def test_a_resumed_run_ends_where_it_would_have(make_task, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.long
 def test_a_training_run_goes_back_and_forward_to_the_bit_and_branches(make_task):
     run = wb.TrainingRun(make_task(), learning_rate=3e-3, batch_size=2, memory=0)
     run.step(3)
@@ -199,6 +202,7 @@ def test_a_training_run_goes_back_and_forward_to_the_bit_and_branches(make_task)
 
 
 @pytest.mark.parametrize("extra", [[], ["--reading", "released", "--train-reference"]])
+@pytest.mark.long
 def test_the_command_line_trains_measures_and_exports(extra, films_folder, untrained_models, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SHOWN", 1)
     monkeypatch.setattr(training, "HELD", 1)

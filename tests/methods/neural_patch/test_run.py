@@ -246,6 +246,7 @@ def test_where_there_is_no_slope_nothing_moves(waves, gap, network):
     assert torch.equal(run.branch(6).finish().picture, start)
 
 
+@pytest.mark.long
 def test_texture_alone_rebuilds_a_pattern_better_than_its_mean(waves, gap, network):
     """Waves of 16 x 8 pixels in a hole wider than one of them, no content term: what the edge shows must be continued.
 

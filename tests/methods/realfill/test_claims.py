@@ -36,6 +36,7 @@ def small():
 
 
 @pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.long
 def test_it_is_measured(small, name):
     finding = claims.measure(CLAIMS[name])
     assert finding.verdict in claims.VERDICTS

@@ -25,6 +25,7 @@ def weights(pipe):
     return {name: value.clone() for part in (pipe.unet, pipe.text_encoder) for name, value in part.named_parameters()}
 
 
+@pytest.mark.long
 def test_the_whole_way(given, pipe, target, mask):
     before, scheduler = weights(pipe), pipe.scheduler.config
     result = wb.inpaint(target, mask, seed=3, **given)
@@ -46,6 +47,7 @@ def test_the_whole_way(given, pipe, target, mask):
     assert not lora_layers(pipe.unet)
 
 
+@pytest.mark.long
 def test_a_large_photograph_outpainted_with_a_feather(given):
     target = wb.image.pad(picture(50, 70), left=30, top=10)
     mask = wb.mask.outpaint((60, 100), left=30, top=10)
@@ -58,6 +60,7 @@ def test_a_large_photograph_outpainted_with_a_feather(given):
     assert torch.equal(result.image[(mask == 1).expand_as(target)], result.raw[(mask == 1).expand_as(target)])
 
 
+@pytest.mark.long
 def test_without_learning_it_is_the_pipeline_alone(given, pipe, references, target, mask):
     result = wb.inpaint(target, mask, seed=7, **given | {"steps": 0, "samples": 3})
     plain = sample(pipe, target, mask, range(7, 10), num_inference_steps=2)
@@ -68,6 +71,7 @@ def test_without_learning_it_is_the_pipeline_alone(given, pipe, references, targ
     assert alone.steps[-1].label == "one of the samples, nothing to rank by"
 
 
+@pytest.mark.long
 def test_a_run_is_sampled_from_as_it_stands(given, pipe, references, target, mask):
     run = fine_tune(pipe, references, target, mask, steps=3, **TUNING)
     run.step(2)
@@ -95,6 +99,7 @@ def test_any_scheduler_and_guidance(given, pipe, target, mask):
         wb.inpaint(target, mask, **given | {"scheduler": 5, "steps": 0})
 
 
+@pytest.mark.long
 def test_interrupted_while_learning_and_failing_while_sampling(given, pipe, target, mask, monkeypatch):
     def stop(step):
         raise KeyboardInterrupt
@@ -111,6 +116,7 @@ def test_interrupted_while_learning_and_failing_while_sampling(given, pipe, targ
     assert not lora_layers(pipe.unet)
 
 
+@pytest.mark.long
 def test_results_fed_back_are_references_too(given, pipe, references, target, mask):
     results = sample(pipe, target, mask, [0, 1], num_inference_steps=1)
     best = rank(results, references, mask, keep=2).best

@@ -23,6 +23,7 @@ def scene(photo):
     return target, mask, [photo[..., 20:150, 120:260], photo[..., 25:165, 70:290]]
 
 
+@pytest.mark.long
 def test_the_truth_before_noise_and_only_the_hole_counts(scene):
     target, mask, references = scene
     noise = torch.rand(target.shape, generator=torch.Generator().manual_seed(0))
@@ -45,6 +46,7 @@ def test_the_truth_before_noise_and_only_the_hole_counts(scene):
     assert sure.sum() < ranking.totals[1]
 
 
+@pytest.mark.long
 def test_what_it_tells(scene):
     target, mask, references = scene
     ranking = rank([target, target], references, mask)
@@ -110,6 +112,7 @@ def test_a_shift_by_hand():
     assert seen.sum() == 28
 
 
+@pytest.mark.long
 def test_the_scene_from_nothing(pipe, references, target, mask):
     run = fine_tune(pipe, references, target, mask, steps=1, rank=2, crops=1, holes_each=1, batch_size=1)
     run.step()

@@ -108,6 +108,7 @@ def test_latents_are_computed_once_and_do_not_depend_on_what_came_before(task, p
 
 
 @pytest.mark.parametrize("kind", ["layers", "elements"])
+@pytest.mark.long
 def test_lora_dropout_comes_with_the_batch(pipe, references, target, mask, kind):
     task = RealFillTask(pipe, references, target, mask, rank=2, crops=1, lora_dropout=0.4, dropout_of=kind)
     with torch.no_grad():
@@ -155,6 +156,7 @@ def test_from_none_to_five_references(pipe, references, target, mask, count):
     assert task.shown == list(range(count + 1))
 
 
+@pytest.mark.long
 def test_to_look_at(task):
     assert task.samples(steps=1).shape == (4, 3, 32, 32)
     assert task.sheet().shape == (1, 3, 96, 128)

@@ -24,6 +24,7 @@ def predict(pipe):
         return pipe.unet(given, torch.tensor([300]), states).sample
 
 
+@pytest.mark.long
 def test_back_and_forward_is_the_same_to_the_bit(run, pipe, references, target, mask):
     before = predict(pipe)
     assert run.i == 0
@@ -56,6 +57,7 @@ def test_two_learning_rates(pipe, references, target, mask):
     assert largest == {"unet": pytest.approx(1e-3, rel=0.01), "text_encoder": pytest.approx(1e-4, rel=0.01)}
 
 
+@pytest.mark.long
 def test_branches_of_what_realfill_has(run):
     run.step(2)
     fork = run.branch(at=1, target_mask="hole", mask_dropout=0.0, lora_dropout=0.0)
@@ -66,6 +68,7 @@ def test_branches_of_what_realfill_has(run):
         run.branch(holes=None)
 
 
+@pytest.mark.long
 def test_an_interrupt_leaves_the_run_at_its_last_step(run, pipe, monkeypatch):
     run.step()
     before = predict(pipe)
@@ -78,6 +81,7 @@ def test_an_interrupt_leaves_the_run_at_its_last_step(run, pipe, monkeypatch):
     assert run.run(3).i == 4
 
 
+@pytest.mark.long
 def test_plain_diffusers_loads_what_was_learnt(run, pipe, tmp_path):
     run.run(2)
     save_lora(run.pipe, tmp_path / "scene.safetensors")
@@ -91,6 +95,7 @@ def test_plain_diffusers_loads_what_was_learnt(run, pipe, tmp_path):
     pipe.unload_lora_weights()
 
 
+@pytest.mark.long
 def test_published_numbers_and_checkpointing(pipe, references, target, mask):
     run = fine_tune(pipe, references, target, mask, **PUBLISHED | {"batch_size": 2}, gradient_checkpointing=True)
     task = run.task

@@ -198,6 +198,7 @@ def test_holes_to_measure_with_are_the_same_and_spread():
     torch.testing.assert_close(shares, torch.linspace(0.05, 0.6, 25)[1::2], atol=0.011, rtol=0)
 
 
+@pytest.mark.long
 def test_training_lowers_both_losses(make_task, tmp_path):
     task = make_task(adversarial=0.0)
     trainer = Trainer(task, replace(SETTINGS, steps=25, warmup=3, learning_rate=1e-2), tmp_path)
@@ -207,6 +208,7 @@ def test_training_lowers_both_losses(make_task, tmp_path):
     assert losses[-1]["prior"] < 0.9 * losses[0]["prior"]
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_where_it_would_have(make_task, tmp_path):
     from safetensors.torch import load_file
 
@@ -221,6 +223,7 @@ def test_a_resumed_run_ends_where_it_would_have(make_task, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.long
 def test_a_training_run_goes_back_and_forward_to_the_bit_and_branches(make_task):
     run = wb.TrainingRun(make_task(), learning_rate=3e-3, batch_size=2, memory=0)
     run.step(3)
@@ -242,6 +245,7 @@ def test_a_training_run_goes_back_and_forward_to_the_bit_and_branches(make_task)
 
 
 @pytest.mark.parametrize("variant", ["full", "unsupervised"])
+@pytest.mark.long
 def test_the_command_line_trains_measures_and_exports(variant, views, classifier_folder, tmp_path, monkeypatch):
     def narrow(seed, **sizes):
         return make_spl(seed, **{**NARROW_SPL, "teacher_channels": 160, **sizes})

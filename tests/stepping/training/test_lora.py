@@ -43,6 +43,7 @@ def predict(pipe):
         return pipe.unet(given, torch.tensor([300]), states).sample
 
 
+@pytest.mark.long
 def test_the_pipeline_has_the_weights_of_the_cursor(pipe, run):
     seen = [predict(pipe)]
     for _ in range(3):
@@ -76,6 +77,7 @@ def test_norms_are_those_of_the_update(pipe, run):
     assert run.loss_by_t(2)["t"]
 
 
+@pytest.mark.long
 def test_a_larger_rank_goes_on_from_the_same_model(pipe, run):
     run.step(3)
     before = predict(pipe)
@@ -108,6 +110,7 @@ def test_another_scale_is_carried_over_too(pipe, run):
     assert not fork._snapshots[2].moments
 
 
+@pytest.mark.long
 def test_a_smaller_rank_is_the_best_approximation(pipe, run):
     run.step(3)
     wanted = {n: m.get_delta_weight("default").detach() for n, m in lora_layers(pipe.unet).items()}
@@ -123,6 +126,7 @@ def test_a_smaller_rank_is_the_best_approximation(pipe, run):
     assert fork.state.loss == pytest.approx(run.branch(at=3).step().loss, rel=0.05)
 
 
+@pytest.mark.long
 def test_other_masks_and_prompts(run):
     run.step(2)
     forks = [run.branch(at=1, mask_policy="none"), run.branch(at=1, prompt="a photo of ohwx", prompt_dropout=0.0)]
@@ -137,6 +141,7 @@ def test_other_masks_and_prompts(run):
     assert len(run.branches) == 2
 
 
+@pytest.mark.long
 def test_a_second_task_on_the_pipeline_leaves_the_first_run_alone(pipe, images, run):
     run.step(2)
     before = predict(pipe)
@@ -149,6 +154,7 @@ def test_a_second_task_on_the_pipeline_leaves_the_first_run_alone(pipe, images, 
     assert again.state.digest == run.state.digest
 
 
+@pytest.mark.long
 def test_saved_and_resumed_with_the_lora_beside_it(pipe, images, run, tmp_path):
     run.step(2)
     fork = run.branch(rank=3, seed=4)

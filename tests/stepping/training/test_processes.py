@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -32,6 +33,7 @@ def two_processes(out: Path) -> None:
         assert child.returncode == 0, errors
 
 
+@pytest.mark.long
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

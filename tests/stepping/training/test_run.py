@@ -465,6 +465,7 @@ def test_a_branch_of_a_step_between_snapshots_and_of_a_branch(task):
 # Reading
 
 
+@pytest.mark.long
 def test_history_and_loss_by_t(run):
     run.step(12)
     assert run.history("gradient_norm") == [s.gradient_norm for s in run.states[1:]]

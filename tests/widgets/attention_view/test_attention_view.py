@@ -203,6 +203,7 @@ def test_hover_click_and_escape(view):
     assert view.error is None
 
 
+@pytest.mark.long
 def test_a_large_picture_is_shown_smaller_and_points_stay_right():
     class Large:
         parts, steps, size = ("text",), [1], (3000, 2000)

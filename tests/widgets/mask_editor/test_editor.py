@@ -435,6 +435,7 @@ def test_controls_are_linked(editor):
 # What the canvas is sent
 
 
+@pytest.mark.long
 def test_a_thousand_moves_cost_few_messages(messages):
     editor = wb.MaskEditor(torch.rand(1, 3, 1600, 2500, generator=torch.Generator().manual_seed(0)))
     mouse = Mouse(editor)
@@ -482,6 +483,7 @@ def test_film_of_a_part_equals_the_part_of_the_film(scale):
         assert np.array_equal(film(part)[1:, 1:], film(whole)[rows, columns][1:, 1:])
 
 
+@pytest.mark.long
 def test_a_thin_stroke_stays_visible_when_made_smaller():
     editor = wb.MaskEditor(torch.zeros(1, 3, 3000, 4000), max_view=400)
     editor.stroke([(100, 100), (3900, 2800)], radius=1)
@@ -501,6 +503,7 @@ def test_latent_cells_agree_with_to_latent_and_are_padded():
     assert f"{nearest.sum()} hole by nearest" in status(editor)
 
 
+@pytest.mark.long
 def test_a_photograph_of_24_megapixels_is_shown_scaled_down():  # its time: tests/benchmarks/bench_mask_editor.py
     editor = wb.MaskEditor(torch.zeros(1, 3, 4000, 6000))
     editor.stroke([(100, 100), (5000, 3000)], radius=40)
@@ -528,6 +531,7 @@ def test_max_view_and_extreme_shapes():
         assert 160 <= width <= 300
 
 
+@pytest.mark.long
 def test_drawing_from_two_threads(photograph):
     """JupyterLab hands the mouse to a thread of its own, and ipycanvas keeps one list of commands for all canvases."""
     editors = [wb.MaskEditor(photograph) for _ in range(2)]

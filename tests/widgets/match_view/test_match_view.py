@@ -318,6 +318,7 @@ def test_large_pictures_are_sent_small_and_points_stay_right():
     view.close()
 
 
+@pytest.mark.long
 def test_the_static_picture_shows_the_state(view):
     plain = view.snapshot()
     view.pick(0)

@@ -674,6 +674,7 @@ def test_pause_from_another_thread_is_heard(make_run):
     assert not player.running
 
 
+@pytest.mark.long
 def test_moves_from_several_threads_at_once(make_run):
     run = make_run(steps=60)
     player = RunPlayer(run, make_run(steps=60, seed=1))
@@ -697,6 +698,7 @@ def test_moves_from_several_threads_at_once(make_run):
     assert player.run.i == player.other.i
 
 
+@pytest.mark.long
 def test_a_real_run_from_another_thread(real_run, pipe):
     player = RunPlayer(real_run)
     for _ in range(2):
@@ -712,6 +714,7 @@ def test_a_real_run_from_another_thread(real_run, pipe):
     assert untouched.states[6].digest == real_run.states[6].digest
 
 
+@pytest.mark.long
 def test_a_real_run_in_all_its_panels(real_run):
     player = RunPlayer(real_run, diverge=first_divergence)
     player.finish()
@@ -729,6 +732,7 @@ def test_a_real_run_in_all_its_panels(real_run):
     assert player.snapshot().shape[:2] == (1, 3)
 
 
+@pytest.mark.long
 def test_scrubbing_grows_nothing(make_run, hole):
     run = make_run(steps=20, known=20)
     player = RunPlayer(run, mask=hole)
