@@ -14,7 +14,7 @@ ORDER = [
     {"check", "lazy"},
     {"data", "raster"},
     {"image"},
-    {"mask", "plot"},
+    {"mask", "plot", "seams"},
     {"metrics"},
     {"claims"},
     {"world"},

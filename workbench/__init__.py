@@ -45,6 +45,7 @@ _MODULES = (
     "methods",
     "metrics",
     "plot",
+    "seams",
     "stepping",
     "widgets",
     "world",

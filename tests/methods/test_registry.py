@@ -129,6 +129,23 @@ def test_feather_blends_outside_the_hole_only(photo, hole):
     torch.testing.assert_close(result.image, photo * 0.5 * (1 - expected) + result.raw * expected)
 
 
+def test_the_seam_is_hidden_unless_told(photo, hole):
+    plain, shifted = (inpaint(photo, hole, "diffusion", seamless=seamless) for seamless in (False, None))
+    assert torch.equal(plain.raw, shifted.raw)
+    assert torch.equal(plain.image, torch.where(hole > 0.5, plain.raw, photo))
+    assert torch.equal(shifted.image, wb.seams.seamless(photo, shifted.raw, hole))
+    assert not torch.equal(plain.image, shifted.image)
+    assert (plain.params["seamless"], shifted.params["seamless"]) == (False, True)
+    with pytest.raises(ValueError, match="feather is 3 and seamless is True, expected one of them"):
+        wb.inpaint(photo, hole, "mean", feather=3, seamless=True)
+
+
+@pytest.mark.parametrize("method", ["mean", "biharmonic", "patchmatch"])
+def test_nothing_is_shifted_where_known_pixels_were_left_alone(method, photo, hole):
+    plain, shifted = (inpaint(photo, hole, method, seamless=seamless) for seamless in (False, True))
+    assert torch.equal(plain.image, shifted.image)
+
+
 def test_refusals(photo, hole):
     with pytest.raises(ValueError, match="method is 'magic', expected one of: mean"):
         wb.inpaint(photo, hole, "magic")

@@ -2,7 +2,7 @@
 
 A method is a generator function ``fill(image, mask, *, seed, ...)`` that gets one picture with a hole and
 yields a `Step` each time there is something to see; the last step holds the full-size result. It may paint
-over kept pixels: `inpaint` puts them back.
+over kept pixels: `inpaint` puts them back, and hides the seam.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from tqdm.auto import tqdm
 
-from workbench import check, data
+from workbench import check, data, seams
 from workbench import image as pictures
 from workbench import mask as masks
 from workbench.methods.result import Result, Step
@@ -55,14 +55,16 @@ def inpaint(
     *,
     seed: int = 0,
     feather: float = 0,
+    seamless: bool | None = None,
     progress: bool = True,
     callback: Callable[[Step], None] | None = None,
     **params,
 ) -> Result:
     """Fills the hole of a picture.
 
-    result = image (1 - m) + raw m, m the mask or its feathered form. Interrupting the cell (KeyboardInterrupt)
-    returns what there is so far, marked ``interrupted``.
+    result = image (1 - m) + (raw + v) m, v the smooth shift of `seams.seamless`: 0 for methods that leave known pixels
+    as they are. Or without v, m the mask or its feathered form. Interrupting the cell (KeyboardInterrupt) returns what
+    there is so far, marked ``interrupted``.
 
     Args:
         image: (B, 3, H, W), RGB in [0, 1]. It is not modified.
@@ -70,6 +72,8 @@ def inpaint(
         method: one of `list_methods()`.
         seed: same seed, same picture; every picture of a batch gets the same one.
         feather: width in pixels of the blend outside the hole; 0 keeps every pixel there bit-equal.
+        seamless: whether the fill's colours are shifted to meet the kept pixels; None: unless ``feather`` is given.
+            With neither of the two the fill is put in as it was painted.
         progress: shows a bar once half a second has gone by (never where TQDM_DISABLE=1 is set).
         callback: called with every `Step`.
         **params: what else the method takes; see its fill function.
@@ -78,7 +82,8 @@ def inpaint(
         `Result` with image, raw, steps, seconds, params.
 
     Raises:
-        ValueError: an unknown method, shapes or ranges against the conventions, a hole that leaves nothing.
+        ValueError: an unknown method, shapes or ranges against the conventions, a hole that leaves nothing, or both
+            ``feather`` and ``seamless``.
         TypeError: a parameter the method does not have.
         NotAvailable: the method's weights are not on this machine.
 
@@ -89,6 +94,9 @@ def inpaint(
     check.image(image)
     check.mask(mask, like=image)
     check.number(feather, "feather", 0)
+    if seamless and feather:
+        raise ValueError(f"feather is {feather} and seamless is True, expected one of them: both hide the same seam.")
+    seamless = feather == 0 if seamless is None else bool(seamless)
     check.seed(seed)
     fill = _fill_function(method, params)
     mask = mask.to(image).expand(image.shape[0], -1, -1, -1)  # (B, 1, H, W)
@@ -113,13 +121,13 @@ def inpaint(
         bar.close()
 
     return Result(
-        image=masks.blend(image, raw, mask, feather),
+        image=seams.seamless(image, raw, mask) if seamless else masks.blend(image, raw, mask, feather),
         raw=raw,
         mask=mask.clone(),
         masked_image=torch.where(mask > 0.5, torch.full_like(image, 0.5), image),
         steps=steps,
         seconds=time.perf_counter() - start,
-        params={"method": method, "seed": seed, "feather": feather, **params},
+        params={"method": method, "seed": seed, "feather": feather, "seamless": seamless, **params},
         interrupted=interrupted,
     )
 

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from workbench.seams import box_round, conjugate_gradients
+
 
 def blend_seams(
     image: torch.Tensor,
@@ -45,27 +47,20 @@ def blend_seams(
         across, down = (j / (1 + (j / edge) ** 2) for j in (across, down))
     if not mask.any():
         return image.clone()
-    y0, y1, x0, x1 = _box_around(mask)  # all that can change, and one pixel more
+    y0, y1, x0, x1 = box_round(mask[0] > 0.5)  # all that can change, and one pixel more
     across, down = across[..., y0:y1, x0 : x1 - 1], down[..., y0 : y1 - 1, x0:x1]  # (1, 3, h, w - 1), (1, 3, h - 1, w)
     hole = mask[..., y0:y1, x0:x1].to(image.dtype)  # (1, 1, h, w)
 
     def normal_matrix(v):
         return hole * (_adjoint(v[..., :-1] - v[..., 1:], v[..., :-1, :] - v[..., 1:, :]) + v / reach**2)
 
-    v = _conjugate_gradients(normal_matrix, -hole * _adjoint(across, down), iterations)
+    v = conjugate_gradients(normal_matrix, -hole * _adjoint(across, down), iterations)
     if edge > 0:
         v = v.clamp(-edge, edge)
     copied = image.flatten(2)[:, :, source[..., y0:y1, x0:x1].flatten()].view_as(v)  # (1, 3, h, w)
     blended = image.clone()
     blended[..., y0:y1, x0:x1] = torch.where(hole > 0, (copied + v).clamp(0, 1), image[..., y0:y1, x0:x1])
     return blended
-
-
-def _box_around(mask: torch.Tensor) -> tuple[int, int, int, int]:
-    """The hole's box and one pixel around it, inside the picture: top, bottom, left, right."""
-    ys, xs = mask[0, 0].any(1).nonzero()[:, 0], mask[0, 0].any(0).nonzero()[:, 0]  # rows, columns with a hole
-    height, width = mask.shape[-2:]
-    return max(0, int(ys[0]) - 1), min(height, int(ys[-1]) + 2), max(0, int(xs[0]) - 1), min(width, int(xs[-1]) + 2)
 
 
 def _jumps(image, mask, source, dim) -> torch.Tensor:
@@ -98,19 +93,3 @@ def _adjoint(across: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     return (
         F.pad(across, (0, 1)) - F.pad(across, (1, 0)) + F.pad(down, (0, 0, 0, 1)) - F.pad(down, (0, 0, 1, 0))
     )  # (1, 3, H, W)
-
-
-def _conjugate_gradients(matrix, b: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Solve matrix(v) = b for a symmetric, positive definite matrix, starting from v = 0."""
-    v, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
-    square = first = residual.square().sum()
-    for _ in range(iterations):
-        if square <= 1e-6 * first:
-            break
-        product = matrix(direction)
-        length = square / (direction * product).sum()
-        v += length * direction
-        residual -= length * product
-        before, square = square, residual.square().sum()
-        direction = residual + (square / before) * direction
-    return v

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from workbench import check
-from workbench import mask as masks
+from workbench import check, seams
 from workbench.diffusion import sample_hole
 from workbench.diffusion.filling import Sampling, crop_round_hole, paste
 from workbench.diffusion.libraries import DDPMScheduler, quiet
@@ -114,7 +113,7 @@ def fill(
             yield Step(number, total, label, look.image[:1], {"denoised": look.denoised}, look.box)
             found += [look.image] if done else []
         pictures = torch.cat(found)  # (S, 3, h, w)
-        ranking = rank(masks.blend(cut.image.expand_as(pictures), pictures, cut.mask), references, cut.mask,
+        ranking = rank(seams.seamless(cut.image.expand_as(pictures), pictures, cut.mask), references, cut.mask,
                        method=rank_by, pipe=pipe) if references else None  # fmt: skip
         yield _last(total, pictures, ranking, cut.box)
     finally:
@@ -135,7 +134,7 @@ def sample(
     scheduler="ddpm",
     context: float = 0.5,
 ) -> torch.Tensor:
-    """Fills the hole once for each seed, from pure noise; kept pixels are put back.
+    """Fills the hole once for each seed, from pure noise; kept pixels are put back without a seam.
 
     Args:
         pipe: as it is: with the LoRA of a run (``run.pipe``), or without.
@@ -157,7 +156,7 @@ def sample(
              "scheduler": scheduler, "context": context, "preview_every": num_inference_steps}  # fmt: skip
     pasted = [paste(image, look) for look, done in _looks(pipe, image, mask, seeds, given) if done]
     filled = torch.cat(pasted)  # (S, 3, H, W)
-    return masks.blend(image.expand_as(filled), filled, mask)
+    return seams.seamless(image.expand_as(filled), filled, mask)
 
 
 def _looks(pipe, image, mask, seeds: list[int], given: dict) -> Iterator[tuple[Sampling, bool]]:
