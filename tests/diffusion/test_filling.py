@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
+from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler
 
 from workbench import mask as masks
 from workbench.diffusion import prediction
@@ -26,6 +26,37 @@ def test_the_loop_gives_what_the_pipeline_gives(pipe, guidance_scale):
     expected = pipe(**given, image=image, mask_image=mask, generator=generator, output_type="pt").images
     assert last.box == (0, 0, 128, 128)
     torch.testing.assert_close(last.image, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", [DDPMScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler])
+@pytest.mark.parametrize("strength", [0.3, 0.85])
+def test_a_start_under_noise_gives_what_the_pipeline_gives(pipe, scheduler, strength):
+    scheduler = scheduler.from_config(pipe.scheduler.config)
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    mask = masks.irregular((128, 128), 0.3, seed=1)
+    start = torch.where(mask > 0.5, torch.full_like(image, 0.7), image)
+    given = {"prompt": "a red ball", "num_inference_steps": 7, "guidance_scale": 2.0, "strength": strength}
+    looks = list(sample_hole(pipe, image, mask, seed=5, start=start, scheduler=scheduler, preview_every=1, **given))
+    other = type(pipe)(**{**pipe.components, "scheduler": type(scheduler).from_config(pipe.scheduler.config)},
+                       requires_safety_checker=False)  # fmt: skip
+    other.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(5)
+    expected = other(**given, image=start, mask_image=mask, generator=generator, output_type="pt").images
+    torch.testing.assert_close(looks[-1].image, expected, rtol=0, atol=1e-5)
+    assert [look.i for look in looks] == list(range(1, looks[-1].total + 1))
+    elsewhere = torch.where(mask > 0.5, start, torch.zeros_like(start))  # only what it shows of the hole counts
+    *_, last = sample_hole(pipe, image, mask, seed=5, start=elsewhere, scheduler=scheduler, **given)
+    assert torch.equal(last.image, looks[-1].image)
+
+
+def test_starts_that_are_refused(pipe):
+    image, mask = torch.rand(1, 3, 40, 61), masks.box((40, 61), (10, 12, 25, 30))
+    with pytest.raises(ValueError, match="strength is 0.5 without a start, expected 1, or a picture"):
+        next(sample_hole(pipe, image, mask, strength=0.5))
+    with pytest.raises(ValueError, match="strength 0.1 leaves none of 5 steps, expected at least 0.2"):
+        next(sample_hole(pipe, image, mask, start=image, strength=0.1, num_inference_steps=5))
+    with pytest.raises(ValueError, match="start is"):
+        next(sample_hole(pipe, image, mask, start=image[..., 1:], strength=0.5))
 
 
 @pytest.mark.parametrize("size", [(40, 61), (96, 150), (200, 130), (300, 90)])

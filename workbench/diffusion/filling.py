@@ -115,6 +115,8 @@ def sample_hole(
     context: float = 0.5,
     preview_every: int = 5,
     scheduler=None,
+    start: torch.Tensor | None = None,
+    strength: float = 1.0,
 ) -> Iterator[Sampling]:
     """Fills the hole of one photograph, yielding looks at the crop while it emerges.
 
@@ -131,14 +133,18 @@ def sample_hole(
         context: see `crop_box`.
         preview_every: a look every so many steps, each decoded; the last step always.
         scheduler: of diffusers; None takes the pipeline's.
+        start: (1, 3, H, W), what the hole holds at first, under noise; None begins with noise alone.
+        strength: how much noise it gets, as a share of the steps, which are as many fewer. 1 hides it wholly.
 
     Yields:
         `Sampling`. Paste the last ``image``, resized to its box, into the hole.
 
     Raises:
-        ValueError: shapes or ranges, no hole, or a pipeline that is not made for inpainting.
+        ValueError: shapes or ranges, no hole, a strength that leaves no step or lacks a start, or a pipeline that is
+            not made for inpainting.
 
-    Source: Ho and Salimans, 2021 (guidance); Rombach et al., CVPR 2022 (mask and masked latents as input).
+    Source: Ho and Salimans, 2021 (guidance); Rombach et al., CVPR 2022 (mask and masked latents as input); Meng et al.,
+    SDEdit, ICLR 2022 (start and strength).
 
     Example:
         >>> *_, last = sample_hole(load_pipeline("tiny-inpaint"), photo, mask, prompt="a photo of a room")
@@ -146,6 +152,8 @@ def sample_hole(
     """
     check.integer(num_inference_steps, "num_inference_steps", 1)
     check.integer(preview_every, "preview_every", 1)
+    if check.number(strength, "strength", 0, 1) < 1 and start is None:
+        raise ValueError(f"strength is {strength} without a start, expected 1, or a picture to start from.")
     cut = crop_round_hole(pipe, image, mask, context)
     device, dtype, factor = pipe.unet.device, pipe.unet.dtype, pipe.vae_scale_factor
     crop, hole = cut.image.to(device, dtype), cut.mask.to(device, dtype)
@@ -156,22 +164,27 @@ def sample_hole(
     shape = (pipe.vae.config.latent_channels, *(n // factor for n in crop.shape[-2:]))
     scheduler = pipe.scheduler if scheduler is None else scheduler
     scheduler.set_timesteps(num_inference_steps, device=device)
-    latents = _noise(shape, generators, dtype).to(device) * scheduler.init_noise_sigma  # (B, 4, h', w')
-    posterior = pipe.vae.encode(to_signed(crop) * (hole < 0.5)).latent_dist
-    noise = _noise(shape, generators, dtype).to(device)
-    masked = (posterior.mean + posterior.std * noise) * pipe.vae.config.scaling_factor  # (B, 4, h', w')
+    timesteps = scheduler.timesteps
+    if strength < 1:
+        timesteps = timesteps[_skipped(scheduler, num_inference_steps, strength) :]
+        begun = to_signed(_start(start, image, cut)).to(device, dtype)
+        latents = _encoded(pipe.vae, begun, generators)  # (B, 4, h', w')
+        latents = scheduler.add_noise(latents, _noise(shape, generators, dtype).to(device), timesteps[:1])
+    else:
+        latents = _noise(shape, generators, dtype).to(device) * scheduler.init_noise_sigma  # (B, 4, h', w')
+    masked = _encoded(pipe.vae, to_signed(crop) * (hole < 0.5), generators)  # (B, 4, h', w')
     shrunk = masks.to_latent(hole, "nearest", factor).expand(len(seeds), -1, -1, -1)
     given = torch.cat([shrunk, masked], 1)  # (B, 5, h', w')
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    for i, t in enumerate(scheduler.timesteps, 1):
+    for i, t in enumerate(timesteps, 1):
         scaled = scheduler.scale_model_input(latents, t)
         predicted = _predicted(pipe.unet, torch.cat([scaled, given], 1), t, states, guidance_scale)
         denoised = prediction.denoised(scheduler, scaled, predicted, t)
         latents = scheduler.step(predicted, t, latents, **extra).prev_sample
-        last = i == len(scheduler.timesteps)
+        last = i == len(timesteps)
         if last or i % preview_every == 0:
             seen = _decode(pipe.vae, latents if last else denoised).to(image)
-            yield Sampling(i, len(scheduler.timesteps), int(t), seen, cut.box, latents, predicted, denoised)
+            yield Sampling(i, len(timesteps), int(t), seen, cut.box, latents, predicted, denoised)
 
 
 def paste(image: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -203,6 +216,28 @@ def resize_with_hole(
     fewer = [min(a, b) for a, b in zip(mask.shape[-2:], size, strict=True)]
     smaller = torch.nn.functional.adaptive_max_pool2d(mask, fewer)  # (1, 1, *fewer)
     return known.clamp(0, 1), torch.nn.functional.interpolate(smaller, size, mode="nearest")
+
+
+def _start(start: torch.Tensor, image: torch.Tensor, cut: Crop) -> torch.Tensor:
+    """What is known of the crop, with the start in its hole: (1, 3, h, w)."""
+    check.same_size(check.image(start, "start"), image, "start", "image")
+    x0, y0, x1, y1 = cut.box
+    return torch.where(cut.mask > 0.5, resize(start[..., y0:y1, x0:x1], cut.image.shape[-2:]), cut.image)
+
+
+def _skipped(scheduler, steps: int, strength: float) -> int:
+    """How many entries of a scheduler's timesteps are left out at the beginning."""
+    taken = min(int(steps * strength), steps)
+    if taken < 1:
+        raise ValueError(f"strength {strength} leaves none of {steps} steps, expected at least {1 / steps:.2g}.")
+    return (steps - taken) * scheduler.order
+
+
+def _encoded(vae, image: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
+    """A sample of the posterior of a picture (1, 3, H, W) in [-1, 1] for each generator: (B, 4, h, w), scaled."""
+    posterior = vae.encode(image).latent_dist
+    noise = _noise(posterior.mean.shape[1:], generators, image.dtype).to(image.device)
+    return (posterior.mean + posterior.std * noise) * vae.config.scaling_factor
 
 
 def _text_states(pipe, prompt: str, guidance_scale: float) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from workbench.diffusion import sample_hole
 from workbench.diffusion.pipelines import last_loaded
 from workbench.methods.result import Step
+from workbench.seams import membrane
 
 
 def fill(
@@ -19,6 +20,8 @@ def fill(
     pipe="tiny-inpaint",
     num_inference_steps: int = 30,
     guidance_scale: float = 3.0,
+    start: torch.Tensor | None = None,
+    strength: float = 0.85,
     context: float = 0.5,
     preview_every: int = 5,
 ) -> Iterator[Step]:
@@ -33,8 +36,11 @@ def fill(
         seed: of the noise.
         prompt: what should be there, "a photo of a room with a red ball"; "" leaves it to the surroundings.
         pipe: a StableDiffusionInpaintPipeline with a U-Net of 9 channels, or a name that `wb.load_pipeline` takes.
-        num_inference_steps: of the pipeline's own scheduler.
+        num_inference_steps: of the pipeline's own scheduler; ``strength`` of them are taken.
         guidance_scale: how much the prompt counts: up to 1 there is no guidance.
+        start: (1, 3, H, W), what the hole holds under the first noise, such as another method's result; None: the
+            smooth surface through the hole's edge, which gives the colours of the whole.
+        strength: how much noise it gets, 0 to 1. 1 forgets it: from nothing but noise, as models are trained.
         context: room round the hole, as a share of its longer side.
         preview_every: a step to look at every so many; the last always.
 
@@ -42,18 +48,20 @@ def fill(
         `Step` with arrays latents, noise_pred, denoised, (1, 4, h, w) each.
 
     Raises:
-        ValueError: no pixel is kept, or a pipeline that is not made for inpainting.
+        ValueError: no pixel is kept, a strength that leaves no step, or a pipeline that is not made for inpainting.
         NotAvailable: no such pipeline on this machine.
 
-    Source: Rombach et al., CVPR 2022, section 4.5; the 9 channels as in Stable Diffusion's inpainting model.
+    Source: Rombach et al., CVPR 2022, section 4.5; the 9 channels as in Stable Diffusion's inpainting model. Start and
+    strength: Meng et al., SDEdit, ICLR 2022.
     """
     if mask.min() > 0.5:
         raise ValueError("mask covers the whole picture, expected some kept pixels (0) to go on from.")
     pipe = last_loaded(pipe) if isinstance(pipe, str) else pipe
     scale = guidance_scale if prompt else 1.0  # both halves of guidance would be the same
+    start = membrane(image, mask) if start is None else start
     looks = sample_hole(
         pipe, image, mask, prompt=prompt, seed=seed, num_inference_steps=num_inference_steps, guidance_scale=scale,
-        context=context, preview_every=preview_every,
+        context=context, preview_every=preview_every, start=start, strength=strength,
     )  # fmt: skip
     for number, look in enumerate(looks, 1):
         arrays = {"latents": look.latents, "noise_pred": look.noise_pred, "denoised": look.denoised}
