@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workbench import claims
+from workbench import check, claims
 from workbench.claims import __main__ as command
 
 
@@ -54,6 +54,18 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert claims.list_findings(tmp_path) == ["X1", "X2"]
     with pytest.raises(SystemExit, match="NAME is 'Y', expected one of"):
         command.main(["Y", "--folder", str(tmp_path)])
+
+
+def test_the_command_goes_on_past_what_is_not_here(tmp_path, monkeypatch, capsys):
+    def untrained():
+        raise check.NotAvailable("out/x is not there.")
+
+    known = {"X1": claim(untrained), "X2": claim(lambda: {"gain": [1.0]}, "X2")}
+    monkeypatch.setattr(claims, "list_claims", lambda: known)
+    with pytest.raises(SystemExit, match="Not measured: X1."):
+        command.main(["--folder", str(tmp_path)])
+    assert "X1 not measured: out/x is not there." in capsys.readouterr().out
+    assert claims.list_findings(tmp_path) == ["X2"]
 
 
 def test_findings_belong_to_claims_as_they_stand():

@@ -24,6 +24,8 @@ ROOMS = (
     "workbench.lenses.attention.claims",
     "workbench.lenses.correspondence.claims",
     "workbench.methods.realfill.claims",
+    "workbench.methods.mimicbrush.claims",
+    "workbench.methods.diffumatting.claims",
 )
 """Modules that hold claims, in teaching order; each has a list ``CLAIMS``."""
 VERDICTS = ("holds", "fails", "open")

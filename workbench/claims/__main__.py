@@ -24,10 +24,18 @@ def main(arguments=None) -> None:
         wanted = [known[check.choice(name, "NAME", known)] for name in options.names or known]
     except ValueError as error:
         raise SystemExit(f"ValueError: {error}") from error
+    missing = []
     for claim in wanted:
-        finding = claims.measure(claim)
+        try:
+            finding = claims.measure(claim)
+        except check.NotAvailable as error:  # a model that has not been trained here; others may have been
+            print(f"{claim.name} not measured: {error}", flush=True)
+            missing.append(claim.name)
+            continue
         finding.save(options.folder)
         print(finding, flush=True)
+    if missing:
+        raise SystemExit(f"Not measured: {', '.join(missing)}.")
 
 
 if __name__ == "__main__":

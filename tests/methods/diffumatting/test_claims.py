@@ -1,0 +1,104 @@
+"""Claims about DiffuMatting: every measurement runs and gives numbers, and what judges is right itself."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.methods.diffumatting.conftest import SMALL
+from tests.stepping import narrow
+from workbench import check, claims, data
+from workbench.lenses import trials
+from workbench.methods.diffumatting import claims as of_diffumatting
+from workbench.methods.diffumatting import make_head, make_matting_network, make_refiner
+from workbench.methods.diffumatting.loading import DiffuMatting
+
+CLAIMS = {claim.name: claim for claim in of_diffumatting.CLAIMS}
+COUNT = {"D1": 2, "D6": 2, "D7": 1}
+"""Prompts; the others count sprites."""
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Two sprites, two prompts, one seed, one step, untrained models of 32 x 32 pixels; an ideal autoencoder."""
+    pipe, names, things = copy.deepcopy(narrow.text_to_image()), data.sprites()[:2], of_diffumatting.things
+    pipe.unet.register_to_config(sample_size=8)
+    untrained = DiffuMatting(pipe, make_head(pipe.vae, 4).eval(), make_refiner(**SMALL).eval())
+    network = make_matting_network(widths=(8, 16))
+    changed = {
+        "model": lambda name="": untrained,
+        "matting_network": lambda name: network,
+        "autoencoder": lambda: pipe.vae,
+        "round_trip": lambda vae, image: image,
+        "backgrounds": lambda: SimpleNamespace(draw=lambda rng: torch.full((1, 3, 32, 32), rng.random())),
+        "things": lambda side=32: things(side),
+        "SUBJECTS": of_diffumatting.SUBJECTS[:2],
+        "NEUTRAL": of_diffumatting.NEUTRAL[:1],
+        "SEEDS": range(1),
+        "SAMPLING": {"num_inference_steps": 1, "guidance_scale": 1.0},
+        "LEVELS": (500,),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "sprites", lambda: names, raising=False)
+        patch.setattr(trials, "model", lambda: pipe)
+        for name, value in changed.items():
+            patch.setattr(of_diffumatting, name, value)
+        of_diffumatting._borders.cache_clear()
+        yield untrained
+        of_diffumatting._borders.cache_clear()
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_it_is_measured(small, name):
+    finding = claims.measure(CLAIMS[name])
+    assert finding.verdict in claims.VERDICTS
+    assert finding.effect.n == COUNT.get(name, len(data.sprites()))
+    assert claims.list_claims()[name] == CLAIMS[name]
+
+
+def test_an_ideal_autoencoder_shifts_nothing(small):
+    found = of_diffumatting.autoencoder_shifts()
+    shifts = found["delta-E of the background - 2"]
+    assert max(shifts) < 1  # what soft edges leave
+    assert min(found["share within 10"]) > 0.9
+
+
+def test_who_knows_the_matte_beats_the_key(small, monkeypatch):
+    truths = iter([thing.alpha for thing in of_diffumatting.things() for _ in range(2)])
+
+    def knowing(image, model):
+        alpha = next(truths)
+        return SimpleNamespace(alpha=alpha, coarse_alpha=torch.zeros_like(alpha))
+
+    monkeypatch.setattr(of_diffumatting, "matte", knowing)
+    found = of_diffumatting.head_beats_key()
+    assert min(found["key - GreenPost, soft pixels"]) > 0
+    assert min(found["key - GreenPost, elsewhere"]) >= 0
+    assert max(found["key - head alone, elsewhere"]) < 0
+
+
+def test_pictures_depend_on_seed_and_on_the_shift(small, monkeypatch):
+    monkeypatch.setattr(of_diffumatting, "SEEDS", range(2))
+    images = of_diffumatting.painted(small.pipe, "a photo of a ball")
+    assert images.shape == (2, 3, 32, 32)
+    assert torch.equal(images, of_diffumatting.painted(small.pipe, "a photo of a ball"))
+    assert not torch.allclose(images[0], images[1], atol=1e-3)
+    assert not torch.allclose(images, of_diffumatting.painted(small.pipe, "a photo of a ball", shifted=True), atol=1e-3)
+
+
+def test_greenness_by_hand():
+    image = torch.zeros(1, 3, 18, 27)
+    image[:, 1] = 0.5  # green everywhere
+    image[:, :, 6:12, 9:18] = torch.tensor([0.4, 0.6, 0.2]).view(3, 1, 1)
+    assert of_diffumatting.greenness(image) == pytest.approx((0.3, 0.5))
+
+
+def test_a_training_that_is_missing_is_told_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(of_diffumatting, "FOLDER", tmp_path)
+    with pytest.raises(
+        check.NotAvailable, match=r"dm-lora is not there. Train it: .* paint .* --matting-weight 0 --fold"
+    ):
+        of_diffumatting.trained("dm-lora")
+    with pytest.raises(check.NotAvailable, match=r"--synthetic-share 0.25 --folder checkpoints/matting-25"):
+        of_diffumatting.trained("matting-25")
