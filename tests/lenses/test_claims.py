@@ -82,6 +82,15 @@ def test_overlap_by_hand():
     assert of_attention.overlap(half, there) == pytest.approx(3 / 9)
 
 
+def test_a_held_out_view_is_the_same_every_time():
+    first = trials.held_out(3, (12, 16))
+    assert first.shape == (1, 3, 12, 16)
+    assert torch.equal(first, trials.held_out.__wrapped__(3, (12, 16)))
+    assert not torch.equal(first, trials.held_out(1, (12, 16)))
+    with pytest.raises(ValueError, match="number is -1"):
+        trials.held_out(-1)
+
+
 def test_without_the_model_the_error_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr("workbench.diffusion.pipelines.MODELS", tmp_path)
     trials.model.cache_clear()

@@ -23,6 +23,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "data" / "claims"
 ROOMS = (
     "workbench.lenses.attention.claims",
     "workbench.lenses.correspondence.claims",
+    "workbench.methods.context_encoder.claims",
+    "workbench.methods.neural_patch.claims",
+    "workbench.methods.spl.claims",
     "workbench.methods.realfill.claims",
     "workbench.methods.mimicbrush.claims",
     "workbench.methods.diffumatting.claims",
@@ -120,7 +123,7 @@ def measure(claim: Claim) -> Finding:
         ValueError: a quantity without values, or with one that is no number.
     """
     start = time.perf_counter()
-    quantities = {name: _quantity(name, values) for name, values in claim.measure().items()}
+    quantities = {name: quantity(name, values) for name, values in claim.measure().items()}
     if not quantities:
         raise ValueError(f"claim {claim.name} measured nothing, expected at least the effect.")
     told = {"says": claim.says, "source": claim.source, "test": claim.test}
@@ -154,7 +157,19 @@ def load_finding(name: str, folder=None) -> Finding:
     return Finding(**told | {"quantities": {n: Quantity(**q) for n, q in told["quantities"].items()}})
 
 
-def _quantity(name: str, values: Sequence[float]) -> Quantity:
+def quantity(name: str, values: Sequence[float]) -> Quantity:
+    """The mean of values, one for each picture or run, and its interval.
+
+    Args:
+        name: what they are, for the message.
+        values: finite numbers. For a paired comparison: the differences.
+
+    Raises:
+        ValueError: there is none, or one is not finite.
+
+    Example:
+        >>> quantity("gain, dB", [0.1, 0.3, 0.2])
+    """
     values = [float(value) for value in values]
     if not values or not all(map(_finite, values)):
         raise ValueError(f"{name} has values {values}, expected finite numbers, at least one.")
