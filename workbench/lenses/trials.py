@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,8 @@ from workbench.world.seeds import split_seeds
 HELD_OUT = 500_000
 """Where the seeds of `held_out` begin within the validation split: far from those that trainings choose by."""
 KINDS = ("facade", "room")
+TRAINED = Path(__file__).resolve().parents[2] / "out"
+"""Where trainings lie that claims compare and that are not bundled."""
 
 
 @functools.cache
@@ -20,6 +23,24 @@ def model(name: str = "tiny-t2i"):
     pipe = load_pipeline(name)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def trained(name: str, command: str) -> Path:
+    """The folder of a training in `TRAINED`.
+
+    Args:
+        name: of the folder.
+        command: what makes it, with all but the folders it writes.
+
+    Raises:
+        NotAvailable: it has not been made here; the message has the whole command.
+    """
+    folder = TRAINED / name
+    if not folder.is_dir():
+        raise check.NotAvailable(
+            f"{folder} is not there. Train it: {command} --folder checkpoints/{name} --export {folder}"
+        )
+    return folder
 
 
 @functools.cache

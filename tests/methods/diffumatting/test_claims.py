@@ -95,7 +95,7 @@ def test_greenness_by_hand():
 
 
 def test_a_training_that_is_missing_is_told_with_its_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(of_diffumatting, "FOLDER", tmp_path)
+    monkeypatch.setattr(of_diffumatting.trials, "TRAINED", tmp_path)
     with pytest.raises(
         check.NotAvailable, match=r"dm-lora is not there. Train it: .* paint .* --matting-weight 0 --fold"
     ):

@@ -124,6 +124,6 @@ def test_a_silhouette_that_is_nearest_is_found(small, monkeypatch):
 
 
 def test_a_training_that_is_missing_is_told_with_its_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(of_mimicbrush, "FOLDER", tmp_path)
+    monkeypatch.setattr(of_mimicbrush.trials, "TRAINED", tmp_path)
     with pytest.raises(check.NotAvailable, match=r"mimic-stills is not there. Train it: .* --video-share 0 --folder"):
         of_mimicbrush.trained("stills")

@@ -36,7 +36,7 @@ def small(trained_folder):
     for kept in CACHED:
         kept.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_spl, "FOLDER", trained_folder)
+        patch.setattr(of_spl.trials, "TRAINED", trained_folder)
         patch.setattr(of_spl, "pictures", lambda: views)
         patch.setattr(of_spl, "teacher", lambda: taught)
         yield trained_folder
@@ -116,8 +116,10 @@ def test_likeness_by_hand():
 
 def test_missing_and_unequal_trainings(small, monkeypatch, tmp_path):
     assert of_spl.seeds_of("full", "late") == [0, 1]
-    monkeypatch.setattr(of_spl, "FOLDER", tmp_path)
-    with pytest.raises(check.NotAvailable, match="spl-full-0 is missing: train it .* --variant full .*--steps 4000"):
+    monkeypatch.setattr(of_spl.trials, "TRAINED", tmp_path)
+    with pytest.raises(
+        check.NotAvailable, match="spl-full-0 is not there. Train it: .*--steps 4000 --variant full --seed 0"
+    ):
         of_spl.prior_helps()
     for run, updates in (("full", 7), ("flips", 8)):
         told = {"about": "", "trained": f"{updates} updates of 2 pictures", "quality": {}}

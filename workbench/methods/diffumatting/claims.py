@@ -1,8 +1,8 @@
 """Claims about DiffuMatting, measured on the benchmark's sprites, whose mattes are exact, and on their captions.
 
 D4 and D8 ask the bundled models, D7 tiny-t2i as it is; D1, D3 and D6 ask short trainings of equal budget, D5 five
-matting networks. These lie in `FOLDER`, each trained as `TRAININGS` says; one that is missing is an error that tells
-the command.
+matting networks. These lie in `trials.TRAINED`, each trained as `TRAININGS` says; one that is missing is an error that
+tells the command.
 
 Not asked: D2 (supervising attention cuts green spill more than a mean squared error of the background's latents does),
 as the training has no such term to compare with.
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workbench import check, data, metrics
+from workbench import data, metrics
 from workbench.claims import Claim
 from workbench.diffusion.prediction import denoised
 from workbench.diffusion.training_data import generator
@@ -36,8 +36,6 @@ from workbench.methods.diffumatting.greenpost import background_colour, chroma_k
 from workbench.methods.diffumatting.loading import DiffuMatting, bundled_model, load_diffumatting, load_matting_network
 from workbench.methods.diffumatting.networks import decode_features, estimate_alpha
 
-FOLDER = Path(__file__).resolve().parents[3] / "out"
-"""Where trainings lie that are compared."""
 _PAINT = "paint --data out/sprites out/sprites2 --validation out/val-sprites --minutes 10"
 _MATTING = (
     "matting --data out/sprites --validation out/val-sprites --backgrounds out/rooms out/facades --steps 1500 "
@@ -74,18 +72,8 @@ SOFT = (0.05, 0.95)
 
 
 def trained(name: str) -> Path:
-    """The folder of one of `TRAININGS`.
-
-    Raises:
-        NotAvailable: it has not been trained here.
-    """
-    folder = FOLDER / name
-    if not folder.is_dir():
-        raise check.NotAvailable(
-            f"{folder} is not there. Train it: python -m workbench.methods.diffumatting.train {TRAININGS[name]} "
-            f"--folder checkpoints/{name} --export {folder}"
-        )
-    return folder
+    """The folder of one of `TRAININGS`; NotAvailable where it has not been trained."""
+    return trials.trained(name, f"python -m workbench.methods.diffumatting.train {TRAININGS[name]}")
 
 
 @functools.cache

@@ -4,8 +4,8 @@ One value a clip: an early frame is the source, a later one the reference, the h
 claims share fills, which are kept.
 
 C1, C5, C7 and C8 ask the bundled model; C9 also asks one trained as long in the other reading; C2, C3 and C4 ask short
-trainings of equal budget. All these lie in `FOLDER`, each trained as `TRAININGS` says; one that is missing is an error
-that tells the command.
+trainings of equal budget. These lie in `trials.TRAINED`, each trained as `TRAININGS` says; one that is missing is an
+error that tells the command.
 
 Not asked: C6 (mid and up blocks against all blocks), as the training joins mid and up only. Of C7 the second half, that
 part composition does not suffer from dropped depth, would need a training without dropping, which has no option.
@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from workbench import check, data, metrics
+from workbench import data, metrics
 from workbench import mask as masks
 from workbench.claims import Claim
 from workbench.diffusion.filling import work_size
 from workbench.image import resize, to_signed
+from workbench.lenses import trials
 from workbench.lenses.attention import record_attention
 from workbench.lenses.trials import minus
 from workbench.methods.mimicbrush.evaluation import inner_scores, region_similarity
@@ -32,8 +33,9 @@ from workbench.methods.mimicbrush.loading import NAME, load_mimicbrush
 from workbench.methods.mimicbrush.model import MimicBrush
 from workbench.world.geometry import Correspondences
 
-FOLDER = Path(__file__).resolve().parents[3] / "out"
-"""Where trainings lie that are compared: out/mimic-NAME."""
+_COMMAND = (
+    "python -m workbench.methods.mimicbrush.train --data out/clips out/lit-clips out/rooms --validation out/val-clips"
+)
 TRAININGS = {
     "base": "--minutes 30",
     "stills": "--minutes 30 --video-share 0",
@@ -85,19 +87,8 @@ def case(name: str) -> Case:
 
 
 def trained(name: str) -> Path:
-    """The folder of one of `TRAININGS`.
-
-    Raises:
-        NotAvailable: it has not been trained here.
-    """
-    folder = FOLDER / f"mimic-{name}"
-    if not folder.is_dir():
-        raise check.NotAvailable(
-            f"{folder} is not there. Train it: python -m workbench.methods.mimicbrush.train --data out/clips "
-            f"out/lit-clips out/rooms --validation out/val-clips {TRAININGS[name]} --folder checkpoints/mimic-{name} "
-            f"--export {folder}"
-        )
-    return folder
+    """The folder of one of `TRAININGS`; NotAvailable where it has not been trained."""
+    return trials.trained(f"mimic-{name}", f"{_COMMAND} {TRAININGS[name]}")
 
 
 @functools.cache

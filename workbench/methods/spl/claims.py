@@ -17,14 +17,13 @@ from workbench import mask as masks
 from workbench.claims import Claim
 from workbench.diffusion.classifier import load_classifier
 from workbench.diffusion.export import how_trained
+from workbench.lenses import trials
 from workbench.mask import RATIO_BINS
 from workbench.methods.spl.loading import load_spl
 from workbench.methods.spl.networks import SplGenerator, complete, whitened
 from workbench.methods.spl.pairs import KINDS, fixed_hole, held_out_views, render_held_out
 from workbench.methods.spl.teachers import Teacher
 
-FOLDER = Path(__file__).resolve().parents[3] / "out"
-"""Where the trainings have put what they learnt; the held-out views are rendered there too."""
 RUNS = {
     "full": "--variant full",
     "unsupervised": "--variant unsupervised",
@@ -49,24 +48,22 @@ LARGE = 3
 BATCH = 16
 
 
-def commands() -> list[str]:
-    """What trains all that is measured here: lines for a shell, from the repository's root.
-
-    D and V stand for folders with views to learn from and to watch.
-    """
+def command(run: str, seed: int) -> str:
+    """What trains one of `RUNS`: all but the folders it writes. D and V are folders to learn from and to watch."""
     head = "python -m workbench.methods.spl.train --data $D --validation $V --batch-size 8 --adversarial 0.1"
-    return [
-        f"{head} --steps {UPDATES} {options} --seed {seed} --folder checkpoints/spl-{run}-{seed} "
-        f"--export out/spl-{run}-{seed}"
-        for seed in SEEDS
-        for run, options in RUNS.items()
-    ]
+    return f"{head} --steps {UPDATES} {RUNS[run]} --seed {seed}"
+
+
+def commands() -> list[str]:
+    """What trains all that is measured here: lines for a shell, from the repository's root."""
+    names = [(run, seed, f"spl-{run}-{seed}") for seed in SEEDS for run in RUNS]
+    return [f"{command(run, seed)} --folder checkpoints/{n} --export out/{n}" for run, seed, n in names]
 
 
 @functools.cache
 def pictures() -> torch.Tensor:
     """Held-out views, spread evenly over rooms and facades, (N, 3, H, W); rendered when they are not there."""
-    views = list(held_out_views(render_held_out(FOLDER / "spl-evaluation")).values())
+    views = list(held_out_views(render_held_out(trials.TRAINED / "spl-evaluation")).values())
     return torch.cat([views[k * len(views) // min(COUNT, len(views))] for k in range(min(COUNT, len(views)))])
 
 
@@ -87,7 +84,7 @@ def holes(kind: str = "irregular") -> torch.Tensor:
 
 def folder_of(run: str, seed: int) -> Path:
     """Where a training has put its generator."""
-    return FOLDER / f"spl-{check.choice(run, 'run', RUNS)}-{seed}"
+    return trials.TRAINED / f"spl-{check.choice(run, 'run', RUNS)}-{seed}"
 
 
 def seeds_of(*runs: str) -> list[int]:
@@ -100,11 +97,7 @@ def seeds_of(*runs: str) -> list[int]:
     found = [seed for seed in SEEDS if all(folder_of(run, seed).is_dir() for run in runs)]
     if not found:
         missing = next(run for run in runs if not folder_of(run, SEEDS[0]).is_dir())
-        raise check.NotAvailable(
-            f"{folder_of(missing, SEEDS[0])} is missing: train it with `python -m workbench.methods.spl.train "
-            f"{RUNS[missing]} ... --steps {UPDATES} --seed {SEEDS[0]} --export {folder_of(missing, SEEDS[0])}`; "
-            "`commands` in workbench/methods/spl/claims.py gives all lines."
-        )
+        trials.trained(folder_of(missing, SEEDS[0]).name, command(missing, SEEDS[0]))
     budgets = {f"{run}-{seed}": budget(folder_of(run, seed)) for run in runs for seed in found}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{name} {n or 'unknown'}" for name, n in budgets.items())
