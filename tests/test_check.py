@@ -50,6 +50,15 @@ def test_mask_fits_its_image(photo, hole):
         check.mask(hole.repeat(2, 1, 1, 1), like=photo.repeat(3, 1, 1, 1))
 
 
+def test_a_mask_leaves_something_of_every_picture(hole):
+    check.leaves_something(torch.cat([hole, torch.zeros_like(hole)]))
+    check.leaves_something(hole[:0])
+    with pytest.raises(ValueError, match="mask covers the whole picture, expected some kept pixels"):
+        check.leaves_something(torch.cat([hole, torch.ones_like(hole)]))
+    with pytest.raises(ValueError, match="covers the whole target"):
+        check.leaves_something(torch.ones_like(hole), "target")
+
+
 def test_trimap_holds_three_values():
     check.trimap(torch.tensor([0, 0.5, 1]).view(1, 1, 1, 3))
     with pytest.raises(ValueError, match="0, 0.5 and 1"):

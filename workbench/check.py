@@ -72,6 +72,12 @@ def mask(value, like: torch.Tensor | None = None, name: str = "mask", soft: bool
     return value
 
 
+def leaves_something(mask: torch.Tensor, what: str = "picture") -> None:
+    """A mask whose every item keeps at least one pixel of the ``what``."""
+    if len(mask) and mask.flatten(1).amin(1).max() > 0.5:
+        raise ValueError(f"mask covers the whole {what}, expected some kept pixels (0) to go on from.")
+
+
 def alpha(value, name: str = "alpha") -> torch.Tensor:
     """An alpha matte, float (B, 1, H, W) in [0, 1], 1 = foreground."""
     return _tensor(value, "alpha", name, 1)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from skimage import restoration
 
+from workbench import check
 from workbench import mask as masks
 from workbench.methods.result import Step
 
@@ -24,7 +25,7 @@ def fill_mean(image: torch.Tensor, mask: torch.Tensor, *, seed: int = 0) -> Iter
     Raises:
         ValueError: no pixel is kept.
     """
-    _require_known(mask)
+    check.leaves_something(mask)
     keep = 1 - mask
     colour = (image * keep).sum((2, 3), keepdim=True) / keep.sum((2, 3), keepdim=True)  # (1, 3, 1, 1)
     yield Step(1, 1, "mean colour", torch.where(mask > 0.5, colour, image))
@@ -50,7 +51,7 @@ def fill_biharmonic(image: torch.Tensor, mask: torch.Tensor, *, seed: int = 0) -
     Source: Damelin and Hoang, On surface completion and image inpainting by biharmonic functions, 2018; the
     solver is scikit-image's.
     """
-    _require_known(mask)
+    check.leaves_something(mask)
     x0, y0, x1, y1 = masks.bounding_box(mask)
     rows, columns = slice(max(0, y0 - 8), y1 + 8), slice(max(0, x0 - 8), x1 + 8)  # the equation looks 2 pixels far
     pixels = image[0, :, rows, columns].permute(1, 2, 0).double().cpu().numpy()  # (h, w, 3)
@@ -60,8 +61,3 @@ def fill_biharmonic(image: torch.Tensor, mask: torch.Tensor, *, seed: int = 0) -
     raw = image.clone()
     raw[0, :, rows, columns] = torch.where(mask[0, :, rows, columns] > 0.5, filled, raw[0, :, rows, columns])
     yield Step(1, 1, "biharmonic surface", raw)
-
-
-def _require_known(mask: torch.Tensor) -> None:
-    if mask.min() > 0.5:
-        raise ValueError("mask covers the whole picture, expected some kept pixels (0) to fill from.")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
+from workbench import check
 from workbench.diffusion import sample_hole
 from workbench.diffusion.pipelines import last_loaded
 from workbench.methods.result import Step
@@ -54,11 +55,10 @@ def fill(
     Source: Rombach et al., CVPR 2022, section 4.5; the 9 channels as in Stable Diffusion's inpainting model. Start and
     strength: Meng et al., SDEdit, ICLR 2022.
     """
-    if mask.min() > 0.5:
-        raise ValueError("mask covers the whole picture, expected some kept pixels (0) to go on from.")
+    check.leaves_something(mask)
     pipe = last_loaded(pipe) if isinstance(pipe, str) else pipe
     scale = guidance_scale if prompt else 1.0  # both halves of guidance would be the same
-    start = membrane(image, mask) if start is None else start
+    start = membrane(image, mask).clamp(0, 1) if start is None else start
     looks = sample_hole(
         pipe, image, mask, prompt=prompt, seed=seed, num_inference_steps=num_inference_steps, guidance_scale=scale,
         context=context, preview_every=preview_every, start=start, strength=strength,

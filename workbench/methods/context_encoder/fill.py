@@ -88,8 +88,7 @@ def fill(image: torch.Tensor, mask: torch.Tensor, *, variant: str = "adversarial
     """
     if len(check.image(image)) != 1:
         raise ValueError(f"image holds {len(image)} pictures, expected one, (1, 3, H, W). Loop over the batch.")
-    if check.mask(mask, like=image).all():
-        raise ValueError("mask covers the whole picture, expected some kept pixels (0) to imagine the rest from.")
+    check.leaves_something(check.mask(mask, like=image))
     check.seed(seed)
     model = load_context_encoder(variant).to(image.device)
     return _squares_in_turn(image.detach(), mask.detach(), model)

@@ -86,8 +86,7 @@ def fill(
     Example:
         >>> *_, last = fill(source, mask, reference=photo)
     """
-    if mask.min() > 0.5:
-        raise ValueError("mask covers the whole picture, expected some kept pixels (0) to go on from.")
+    check.leaves_something(mask)
     if reference is None:
         raise ValueError("reference is missing, expected the picture to imitate, (1, 3, H, W): reference=photo.")
     if len(check.image(reference, "reference")) != 1:

@@ -79,8 +79,7 @@ def fill(
 
     Source: RealFill (Tang et al., SIGGRAPH 2024). Differs in defaults that suit small models: fewer steps and samples.
     """
-    if mask.min() > 0.5:
-        raise ValueError("mask covers the whole picture, expected some kept pixels (0) to go on from.")
+    check.leaves_something(mask)
     references = check_references(references)
     check.integer(steps, "steps", 0)
     check.integer(samples, "samples", 1)

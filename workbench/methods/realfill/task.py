@@ -83,8 +83,7 @@ class RealFillTask(LoraTask):
         self.references = check_references(references)
         if len(check.image(target, "target")) != 1:
             raise ValueError(f"target holds {len(target)} pictures, expected one. Take one with target[i:i + 1].")
-        if check.mask(mask, target).min() > 0.5:
-            raise ValueError("mask covers the whole target, expected some kept pixels (0) to go on from.")
+        check.leaves_something(check.mask(mask, target), "target")
         if not isinstance(prompt, str):
             raise TypeError(f"prompt is a {type(prompt).__name__}, expected a string: one prompt for all pictures.")
         self.target, self.mask = target, mask

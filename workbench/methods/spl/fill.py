@@ -53,8 +53,7 @@ def fill(
     """
     if len(check.image(image)) != 1:
         raise ValueError(f"image holds {len(image)} pictures, expected one, (1, 3, H, W). Loop over the batch.")
-    if check.mask(mask, like=image).all():
-        raise ValueError("mask covers the whole picture, expected some kept pixels (0) to complete.")
+    check.leaves_something(check.mask(mask, like=image))
     check.seed(seed)
     check.number(context, "context", 0)
     model = load_spl(variant).to(image.device)
