@@ -7,7 +7,9 @@ from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler, HeunDiscre
 from workbench import mask as masks
 from workbench.diffusion import prediction
 from workbench.diffusion.filling import crop_box, paste, sample_hole, work_size
+from workbench.diffusion.latents import encode_moments, given_to, masked_image, shown_by
 from workbench.diffusion.pipelines import load_pipeline
+from workbench.seams import membrane
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,46 @@ def test_the_loop_gives_what_the_pipeline_gives(pipe, guidance_scale):
     expected = pipe(**given, image=image, mask_image=mask, generator=generator, output_type="pt").images
     assert last.box == (0, 0, 128, 128)
     torch.testing.assert_close(last.image, expected, rtol=0, atol=1e-5)
+
+
+def test_what_is_shown_in_the_hole():
+    image = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    holes = torch.cat([masks.box((16, 24), (5, 3, 12, 9)), torch.ones(1, 1, 16, 24)])
+    grey, smooth = masked_image(image, holes), masked_image(image, holes, "smooth")
+    assert torch.equal(grey, (2 * image - 1) * (1 - holes))
+    assert torch.equal(smooth[:1], 2 * membrane(image[:1], holes[:1]).clamp(0, 1) - 1)
+    assert torch.equal(smooth[1:], grey[1:])  # nothing to go on from
+    assert torch.equal(masked_image(1 - image * (1 - holes), holes, "smooth"), masked_image(1 - image, holes, "smooth"))
+    with pytest.raises(ValueError, match="shown is 'black', expected one of: grey, smooth"):
+        masked_image(image, holes, "black")
+
+
+def test_a_model_tells_what_it_learnt_from(pipe, tmp_path, caplog):
+    assert shown_by(pipe.unet) == "grey"
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    mask = masks.irregular((128, 128), 0.3, seed=1)
+    assert set(given_to(pipe, image, mask)) == {"image", "mask_image"}
+    pipe.unet.register_to_config(_masked_image="smooth")
+    pipe.save_pretrained(tmp_path)
+    pipe.unet.register_to_config(_masked_image="grey")
+    smooth = type(pipe).from_pretrained(tmp_path, safety_checker=None, requires_safety_checker=False)
+    assert "expected" not in caplog.text
+    assert (shown_by(smooth.unet), shown_by(pipe.unet)) == ("smooth", "grey")
+
+    smooth.set_progress_bar_config(disable=True)
+    given = {"prompt": "a red ball", "num_inference_steps": 3, "guidance_scale": 2.0}
+    pictures = [list(sample_hole(one, image, mask, seed=5, **given))[-1].image for one in (pipe, smooth)]
+    generator = torch.Generator().manual_seed(5)
+    told = given_to(smooth, image, mask)
+    assert set(told) == {"image", "mask_image", "masked_image_latents"}
+    mean, std = encode_moments(smooth.vae, masked_image(image, mask, "smooth"))
+    assert torch.equal(told["masked_image_latents"], mean)
+    draws = torch.Generator().manual_seed(5)
+    noise = [torch.randn(mean.shape, generator=draws) for _ in range(2)]  # where it begins; of the posterior
+    told["masked_image_latents"] = mean + std * noise[1]
+    expected = smooth(**given, **told, generator=generator, output_type="pt").images
+    torch.testing.assert_close(pictures[1], expected, rtol=0, atol=1e-5)
+    assert (pictures[0] - pictures[1]).abs().max() > 5e-5  # five times what is allowed above
 
 
 @pytest.mark.parametrize("scheduler", [DDPMScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler])

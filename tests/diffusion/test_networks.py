@@ -249,7 +249,8 @@ def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, 
     assert len(captions) == 10
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert one["mask"].shape == (10, 1, 16, 16)
-    assert one["mean_small"].shape == one["masked_std_small"].shape == (10, 4, 8, 8)
+    assert one["mean_small"].shape == one["masked_std_small"].shape == one["smooth_mean_small"].shape == (10, 4, 8, 8)
+    assert not torch.equal(one["masked_mean"], one["smooth_mean"])
     assert (
         one["mask_small"] >= torch.nn.functional.avg_pool2d(one["mask"].float(), 2).floor()
     ).all()  # no hole is lost
@@ -260,6 +261,11 @@ def test_latents_are_cached_and_the_denoisers_learn_from_them(narrow, pictures, 
     task = DenoiserTask(objective, vae, tokenizer, (one, captions), validation, small_steps=2)
     assert [task.batch([[0, step, 0]])["masked"].shape[-1] for step in (0, 1, 2, 3)] == [8, 8, 16, 16]
     assert "first 2 updates" in task.about
+    shown = task.batch([[0, 9, k] for k in range(40)])["masked"]  # of pictures told apart by their means
+    kinds = [min(("masked", "smooth"), key=lambda k: (one[f"{k}_mean"].float() - x).square().mean((1, 2, 3)).min())
+             for x in shown]  # fmt: skip
+    assert {"masked", "smooth"} == set(kinds)
+    assert kinds.count("smooth") > kinds.count("masked")
     monkeypatch.setattr("workbench.diffusion.denoiser.STEPS", 2)
     monkeypatch.setattr("workbench.diffusion.denoiser.SHOWN", 2)
     run(task, tmp_path / "run")

@@ -15,7 +15,7 @@ from torch import nn
 from workbench import check, metrics
 from workbench import mask as masks
 from workbench.diffusion.export import finish, save_half
-from workbench.diffusion.latents import SMALL, encode_moments, masked_image
+from workbench.diffusion.latents import SMALL, encode_moments, given_to, masked_image, shown_by
 from workbench.diffusion.libraries import (
     AutoencoderKL,
     CLIPTextModel,
@@ -35,6 +35,8 @@ TEXT_DROPOUT = 0.1
 """Share of items that learn with the empty prompt, as guidance needs."""
 TEXT_SHORTENED = 0.5
 """Share of the others whose caption tells less than there is to see, as people's prompts do."""
+SMOOTH_SHARE = 0.7
+"""Share of items that are shown a smooth surface in the hole; the others grey, as a pipeline's plain call does."""
 SHOWN = 6
 STEPS = 20
 """Steps of the samples drawn while training."""
@@ -45,7 +47,8 @@ _SAYS = {"epsilon": "Predicts the noise", "v_prediction": "Predicts v"}
 _ABOUT = ", 1000 steps; error is the mean squared error of the noise on unseen views at 8 levels."
 _ABOUT_HOLES = (
     f" hole_psnr (dB) is of {SHOWN} samples of {STEPS} steps with guidance 3 in irregular holes of 25 %. Grown from "
-    "tiny-t2i: five input channels for the mask (1 = repaint) and the latents of the picture with the hole at mid grey."
+    "tiny-t2i: five input channels for the mask (1 = repaint) and the latents of the picture with the hole filled "
+    "smoothly (`workbench.diffusion.latents.masked_image`) or, as a plain call of the pipeline shows it, at mid grey."
 )
 
 
@@ -151,7 +154,8 @@ class DenoiserTask(ModelTask):
         }
         if self.inpainting:
             item["mask"] = self.tensors[f"mask{size}"][i].float()
-            item["masked"] = self._drawn(f"masked_mean{size}", f"masked_std{size}", i, rng)
+            shown = "smooth" if rng.random() < SMOOTH_SHARE else "masked"
+            item["masked"] = self._drawn(f"{shown}_mean{size}", f"{shown}_std{size}", i, rng)
         return item
 
     def _told(self, i: int, rng: np.random.Generator) -> torch.Tensor:
@@ -185,7 +189,8 @@ class DenoiserTask(ModelTask):
         latents, _ = encode_moments(self.vae, to_signed(images))
         batch = {"latents": latents, "ids": token_ids(self.tokenizer, captions).to(device)}
         if self.inpainting:
-            batch["masked"], _ = encode_moments(self.vae, masked_image(images, self.held["holes"]))
+            shown = masked_image(images, self.held["holes"], shown_by(self.objective.unet))
+            batch["masked"], _ = encode_moments(self.vae, shown)
             batch["mask"] = masks.to_latent(self.held["holes"], "nearest", SIZE // latents.shape[-1]).to(device)
         errors = []
         for level in range(LEVELS):
@@ -209,7 +214,7 @@ class DenoiserTask(ModelTask):
         pipe.set_progress_bar_config(disable=True)
         given = {"prompt": self.held["captions"][:count], "num_inference_steps": steps, "guidance_scale": 3.0}
         if self.inpainting:
-            given |= {"image": self.held["images"][:count], "mask_image": self.held["holes"][:count]}
+            given |= given_to(pipe, self.held["images"][:count], self.held["holes"][:count])
         seeds = [torch.Generator().manual_seed(i) for i in range(count)]
         return pipe(**given, generator=seeds, height=SIZE, width=SIZE, output_type="pt").images.float().cpu()
 
@@ -219,7 +224,7 @@ class DenoiserTask(ModelTask):
         rows = [self.samples(count)]
         if self.inpainting:
             images, holes = self.held["images"][:count], self.held["holes"][:count]
-            rows = [(masked_image(images, holes) + 1) / 2, *rows, images]
+            rows = [(masked_image(images, holes, shown_by(self.objective.unet)) + 1) / 2, *rows, images]
         return tiled(rows)
 
     def pipeline(self) -> StableDiffusionPipeline | StableDiffusionInpaintPipeline:

@@ -14,6 +14,7 @@ from workbench import check
 from workbench import image as pictures
 from workbench import mask as masks
 from workbench.diffusion import prediction
+from workbench.diffusion.latents import masked_image, shown_by
 from workbench.image import from_signed, resize, to_signed
 
 
@@ -120,7 +121,8 @@ def sample_hole(
 ) -> Iterator[Sampling]:
     """Fills the hole of one photograph, yielding looks at the crop while it emerges.
 
-    eps = eps_empty + g (eps_text - eps_empty); the scheduler takes the step.
+    eps = eps_empty + g (eps_text - eps_empty); the scheduler takes the step. In the hole the U-Net is shown what it
+    learnt from, see `latents.shown_by`.
 
     Args:
         pipe: StableDiffusionInpaintPipeline with a U-Net of 9 input channels.
@@ -172,7 +174,8 @@ def sample_hole(
         latents = scheduler.add_noise(latents, _noise(shape, generators, dtype).to(device), timesteps[:1])
     else:
         latents = _noise(shape, generators, dtype).to(device) * scheduler.init_noise_sigma  # (B, 4, h', w')
-    masked = _encoded(pipe.vae, to_signed(crop) * (hole < 0.5), generators)  # (B, 4, h', w')
+    shown = masked_image(crop, hole, shown_by(pipe.unet))
+    masked = _encoded(pipe.vae, shown, generators)  # (B, 4, h', w')
     shrunk = masks.to_latent(hole, "nearest", factor).expand(len(seeds), -1, -1, -1)
     given = torch.cat([shrunk, masked], 1)  # (B, 5, h', w')
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}

@@ -21,9 +21,12 @@ from workbench.diffusion.libraries import AutoencoderKL
 from workbench.diffusion.models import computes_bf16
 from workbench.diffusion.training_data import TrainingPictures, generator, training_mask
 from workbench.image import resize, to_signed
+from workbench.seams import membrane
 
 SHARD = 256
 """Entries in one file: what is lost at most when the encoding is killed."""
+SHOWN = {"masked": "grey", "smooth": "smooth"}
+"""The tensors of a cache with holes -> what was shown in the hole."""
 SMALL = "_small"
 """Ends the names of the tensors of pictures at half their side."""
 
@@ -38,9 +41,45 @@ def encode_moments(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tens
     return latents.mean.float() * scale, latents.std.float() * scale
 
 
-def masked_image(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """What the inpainting model is shown: the picture in [-1, 1], 0 (mid grey) in the hole; (B, 3, H, W)."""
-    return to_signed(image) * (mask < 0.5)
+def shown_by(unet) -> str:
+    """What an inpainting U-Net is best shown in the hole, "grey" or "smooth": its config tells, published ones lack it.
+
+    A name that begins with "_" passes through diffusers unseen, from `save_pretrained` to `from_pretrained`.
+    """
+    return unet.config.get("_masked_image", "grey")
+
+
+def masked_image(image: torch.Tensor, mask: torch.Tensor, shown: str = "grey") -> torch.Tensor:
+    """What an inpainting model is shown of a picture.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        mask: (B, 1, H, W) or (1, 1, H, W), 1 = hole.
+        shown: what is in the hole: "grey", 0, as published; "smooth", the membrane through its edge. Grey bleeds into
+            the latents of the cells that the edge runs through, and what is known there is lost. Where nothing of a
+            picture is known, it is grey either way.
+
+    Returns:
+        (B, 3, H, W) in [-1, 1].
+    """
+    if check.choice(shown, "shown", ("grey", "smooth")) == "grey":
+        return to_signed(image) * (mask < 0.5)
+    pairs = zip(image.split(1), mask.expand(len(image), -1, -1, -1).split(1), strict=True)
+    smooth = [torch.full_like(x, 0.5) if m.min() > 0.5 else membrane(x, m).clamp(0, 1) for x, m in pairs]
+    return to_signed(torch.cat(smooth))
+
+
+def given_to(pipe, image: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The arguments of an inpainting pipeline's call for pictures (B, 3, H, W) with holes (B, 1, H, W).
+
+    Returns:
+        image, mask_image; and masked_image_latents where its U-Net is best shown other than grey.
+    """
+    given = {"image": image, "mask_image": mask}
+    if shown_by(pipe.unet) != "grey":
+        mean, _ = encode_moments(pipe.vae, masked_image(image, mask, shown_by(pipe.unet)))
+        given["masked_image_latents"] = mean.to(pipe.vae.dtype)
+    return given
 
 
 def build_cache(
@@ -61,7 +100,7 @@ def build_cache(
         folder: where to.
         count: entries.
         seed: of styles, crops and holes.
-        holes: also a hole and the masked picture's latents.
+        holes: also a hole and the masked picture's latents, once with each of `SHOWN`.
         part: (k, n): this is process k of n.
         progress: shows a bar.
 
@@ -86,7 +125,7 @@ def build_cache(
 
 
 def read_cache(folder) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """A whole cache: mean, std (N, 4, h, w), with holes masked_mean, masked_std, mask (N, 1, h, w); and captions.
+    """A whole cache: mean, std (N, 4, h, w), with holes mask (N, 1, h, w) and mean and std by `SHOWN`; and captions.
 
     The same again for half the side, (N, ..., h / 2, w / 2), with `SMALL` at the ends of their names.
     """
@@ -136,7 +175,8 @@ def _moments(vae: AutoencoderKL, images: torch.Tensor, mask: torch.Tensor | None
     mean, std = encode_moments(vae, to_signed(images))
     found = {"mean": mean, "std": std}
     if mask is not None:
-        found["masked_mean"], found["masked_std"] = encode_moments(vae, masked_image(images, mask))
+        for name, shown in SHOWN.items():
+            found[f"{name}_mean"], found[f"{name}_std"] = encode_moments(vae, masked_image(images, mask, shown))
         found["mask"] = masks.to_latent(mask, "nearest", images.shape[-1] // mean.shape[-1])  # (B, 1, h, w)
     return found
 
@@ -148,7 +188,13 @@ def _plan(vae: AutoencoderKL, source: TrainingPictures, count: int, seed: int, h
         for value in part.state_dict().values():
             digest.update(value.float().cpu().contiguous().numpy().tobytes())
     sets = [[s.plan["kind"], s.plan["split"], s.plan["first"], len(s)] for s in source.sets]
-    told = {"count": count, "seed": seed, "holes": holes, "photo_share": source.photo_share, "style": source.style}
+    told = {
+        "count": count,
+        "seed": seed,
+        "holes": holes and [*SHOWN],
+        "photo_share": source.photo_share,
+        "style": source.style,
+    }
     return {"vae": digest.hexdigest(), "scaling_factor": vae.config.scaling_factor, "sets": sets, **told}
 
 

@@ -13,7 +13,7 @@ import torch
 
 from workbench import check
 from workbench import mask as masks
-from workbench.diffusion.latents import masked_image
+from workbench.diffusion.latents import given_to, masked_image, shown_by
 from workbench.diffusion.libraries import DDPMScheduler
 from workbench.diffusion.lora import (
     ADAPTER,
@@ -199,7 +199,7 @@ class LoraTask(ModelTask):
     def _given(self, rows: list[int], rngs) -> dict[str, torch.Tensor]:
         """What the U-Net is shown of pictures: mask (B, 1, h, w) and masked (B, 4, h, w), the latents of the rest."""
         hole = torch.maximum(self._unknown(rows), torch.cat([self.hole(rng) for rng in rngs]))  # (B, 1, H, W)
-        moments = self._encode(masked_image(self.images[rows], hole))
+        moments = self._encode(masked_image(self.images[rows], hole, shown_by(self.pipe.unet)))
         return {"mask": masks.to_latent(hole, "nearest", self.factor), "masked": self._drawn(moments, rngs)}
 
     def hole(self, rng: np.random.Generator) -> torch.Tensor:
@@ -317,7 +317,7 @@ class LoraTask(ModelTask):
         prompts = [self.captions[row] for row in self.shown]
         given = {"prompt": prompts, "num_inference_steps": steps, "guidance_scale": guidance_scale, **size}
         if self.pipe.unet.config.in_channels == 9:
-            given |= {"image": self.images[self.shown], "mask_image": self._shown_holes()}
+            given |= given_to(self.pipe, self.images[self.shown], self._shown_holes())
         seeds = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
         shown = self.pipe._progress_bar_config if hasattr(self.pipe, "_progress_bar_config") else {}
         self.pipe.set_progress_bar_config(disable=True)
@@ -341,7 +341,8 @@ class LoraTask(ModelTask):
         rows = [self.samples()]
         if self.pipe.unet.config.in_channels == 9:
             truth = self.images[self.shown]
-            rows = [(masked_image(truth, self._shown_holes()) + 1) / 2, *rows, truth]
+            shown = masked_image(truth, self._shown_holes(), shown_by(self.pipe.unet))
+            rows = [(shown + 1) / 2, *rows, truth]
         return tiled(rows)
 
     def export(self, folder, trained):

@@ -164,7 +164,9 @@ def _inpaint(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.pipelines import load_pipeline
 
     base = load_pipeline(options.base or "tiny-t2i")
-    objective = Denoising(grow_input(base.unet), base.text_encoder, train_text=False, prediction=options.prediction)
+    unet = grow_input(base.unet)
+    unet.register_to_config(_masked_image="smooth")
+    objective = Denoising(unet, base.text_encoder, train_text=False, prediction=options.prediction)
     return _denoiser_task(objective, base.vae, base.tokenizer, options, settings, run, accelerator)
 
 

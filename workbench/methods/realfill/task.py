@@ -8,7 +8,7 @@ import torch
 from workbench import check
 from workbench import mask as masks
 from workbench.diffusion.filling import crop_round_hole
-from workbench.diffusion.latents import masked_image
+from workbench.diffusion.latents import masked_image, shown_by
 from workbench.diffusion.lora_task import ENCODED_AT_ONCE, LoraTask
 from workbench.diffusion.training_data import generator
 from workbench.methods.realfill.crops import check_references, cut_crops
@@ -130,7 +130,7 @@ class RealFillTask(LoraTask):
     def _given(self, rows: list[int], rngs) -> dict[str, torch.Tensor]:
         if self.holes_each is None:
             holes = torch.cat([self.hole_of(row, rng) for row, rng in zip(rows, rngs, strict=True)])  # (B, 1, h, w)
-            moments = self._encode(masked_image(self.images[rows], holes))
+            moments = self._encode(masked_image(self.images[rows], holes, shown_by(self.pipe.unet)))
             return {"mask": masks.to_latent(holes, "nearest", self.factor), "masked": self._drawn(moments, rngs)}
         picked = [(self._parts(row), int(rng.integers(self.holes_each))) for row, rng in zip(rows, rngs, strict=True)]
         mask, mean, std = (torch.stack([parts[i][k] for parts, k in picked]) for i in range(3))
@@ -144,7 +144,7 @@ class RealFillTask(LoraTask):
         if row not in self._shown_parts:
             rngs = [generator(self.seed, 8, row, k) for k in range(self.holes_each)]
             holes = torch.cat([self.hole_of(row, rng) for rng in rngs])  # (J, 1, h, w)
-            images = masked_image(self.images[row : row + 1], holes)  # (J, 3, h, w)
+            images = masked_image(self.images[row].expand(len(holes), -1, -1, -1), holes, shown_by(self.pipe.unet))
             parts = [self._encode(part) for part in images.split(ENCODED_AT_ONCE)]
             mean, std = (torch.cat(moments) for moments in zip(*parts, strict=True))
             self._shown_parts[row] = masks.to_latent(holes, "nearest", self.factor), mean, std
