@@ -28,10 +28,10 @@ def small():
         patch.setattr(
             of_realfill.fine_tune, "__kwdefaults__", {**of_realfill.fine_tune.__kwdefaults__, "batch_size": 1}
         )
-        for kept in (of_realfill.tuned, of_realfill.untuned):
+        for kept in (of_realfill._tuned, of_realfill.untuned):
             kept.cache_clear()
         yield pipe
-        for kept in (of_realfill.tuned, of_realfill.untuned):
+        for kept in (of_realfill._tuned, of_realfill.untuned):
             kept.cache_clear()
 
 
@@ -47,9 +47,9 @@ def test_it_is_measured(small, name):
 
 def test_claims_share_the_common_tuning(small):
     of_realfill.target_masks()
-    before = of_realfill.tuned.cache_info()
+    before = of_realfill._tuned.cache_info()
     of_realfill.references_help()
-    after = of_realfill.tuned.cache_info()
+    after = of_realfill._tuned.cache_info()
     assert after.misses == before.misses
     assert after.hits > before.hits
 

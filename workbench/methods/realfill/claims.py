@@ -47,7 +47,6 @@ def untuned(name: str) -> torch.Tensor:
     return sample(model(), scene.target, scene.masks[HOLE], SEEDS, prompt=scene.caption, **SAMPLING)
 
 
-@functools.cache
 def tuned(name: str, references: tuple[int, ...] = REFERENCES, options: tuple = ()) -> dict[str, torch.Tensor]:
     """What a tuning gives.
 
@@ -60,6 +59,11 @@ def tuned(name: str, references: tuple[int, ...] = REFERENCES, options: tuple = 
         "samples" (S, 3, H, W) after all updates, "early" after a third, "many" with as many seeds as a ranking needs
         and "raw" (1, 3, H, W) without known pixels put back: these three for the common tuning only.
     """
+    return _tuned(name, references, options)
+
+
+@functools.cache
+def _tuned(name: str, references: tuple[int, ...], options: tuple) -> dict[str, torch.Tensor]:
     scene, common = data.scene(name), (references, options) == (REFERENCES, ())
     hole, found = scene.masks[HOLE], {}
     given = (model(), scene.target, hole)
