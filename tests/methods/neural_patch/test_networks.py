@@ -42,10 +42,11 @@ def test_a_classifier_gives_its_own_features(photo):
         for _ in range(3):  # statistics of batch normalisation other than 0 and 1
             classifier.train()(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
     classifier.eval()
+    generator = torch.Generator().manual_seed(3)
     for module in classifier.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.uniform_(module.bias, -1, 1)
+            nn.init.uniform_(module.weight, 0.5, 2, generator=generator)
+            nn.init.uniform_(module.bias, -1, 1, generator=generator)
     picture = nn.functional.pad(photo, (0, 4, 0, 12), mode="replicate")
     names = ["relu1_2", "relu3_1", "relu4_1", "relu4_2"]
     ours, theirs = load_network(classifier).features(picture, names), classifier.features(picture, names)
