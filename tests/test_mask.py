@@ -103,6 +103,7 @@ def test_flood_stops_at_another_colour(photo):
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 65), (128, 300)])
 @pytest.mark.parametrize("ratio", [0, 0.02, 0.15, 0.35, 0.55, 1])
+@pytest.mark.long
 def test_irregular_meets_its_ratio(size, ratio):
     mask = masks.irregular(size, ratio, seed=5)
     assert mask.shape == (1, 1, *size)

@@ -33,6 +33,7 @@ def small(monkeypatch):
 
 
 @pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.long
 def test_it_is_measured(small, name):
     finding = claims.measure(CLAIMS[name])
     assert finding.verdict in claims.VERDICTS

@@ -142,6 +142,7 @@ def _kept(t):
 
 @pytest.mark.parametrize("name", ["EulerDiscrete", "DPMSolverMultistep", "HeunDiscrete", "UniPCMultistep", "PNDM"])
 @pytest.mark.parametrize("at", [20, 41])
+@pytest.mark.long
 def test_another_scheduler_ends_in_nearly_the_same_picture(name, at):
     pipe, arguments = pipelines.fresh("sd_text", pipelines.ddim())
     pipe.unet = Smooth()

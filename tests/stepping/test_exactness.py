@@ -51,6 +51,7 @@ def prove(pipe, arguments, wanted):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.long
 def test_every_pipeline(kind):
     pipe, arguments = pipelines.made(kind)
     settings = dict(pipe.scheduler.config) if hasattr(pipe, "scheduler") else {}
@@ -64,6 +65,7 @@ def test_every_pipeline(kind):
 
 
 @pytest.mark.parametrize("scheduler", pipelines.schedulers("sd_text"), ids=lambda c: c.__name__)
+@pytest.mark.long
 def test_every_scheduler(scheduler):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

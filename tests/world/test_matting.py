@@ -75,6 +75,7 @@ def test_compositing_holds_exactly():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.long
 def test_every_kind_fills_the_frame_softly(kind):
     scene = make_sprite(11, kind)
     view = render_sprite(scene, size=(40, 40))
