@@ -170,6 +170,9 @@ def test_set_operations():
     assert torch.equal(masks.from_keep_mask(a), masks.invert(a))
     assert masks.coverage(torch.cat([a, masks.invert(a)])).tolist() == pytest.approx([25 / 117, 92 / 117])
     assert masks.bounding_box(masks.subtract(b, a)) == (3, 3, 9, 9)
+    wide = masks.box((12, 20), (2, 3, 9, 9))
+    assert masks.bounding_box(wide, margin=2) == (0, 1, 11, 11)
+    assert masks.bounding_box(wide, margin=15) == (0, 0, 20, 12)
 
 
 # grow, shrink, soften

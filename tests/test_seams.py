@@ -101,6 +101,8 @@ def test_refusals(photo):
         membrane(photo, torch.ones_like(hole))
     with pytest.raises(ValueError, match="expected the same"):
         seamless(photo, photo[..., 1:], hole)
+    with pytest.raises(ValueError, match="expected the same"):
+        seamless(photo, photo.repeat(2, 1, 1, 1), hole)
     with pytest.raises(ValueError, match="mask has shape"):
         seamless(photo, photo, photo)
 

@@ -302,8 +302,12 @@ def coverage(mask: torch.Tensor) -> torch.Tensor:
     return check.mask(mask, soft=True).mean((1, 2, 3))  # (B,)
 
 
-def bounding_box(mask: torch.Tensor) -> tuple[int, int, int, int]:
+def bounding_box(mask: torch.Tensor, margin: int = 0) -> tuple[int, int, int, int]:
     """The smallest box (x0, y0, x1, y1), end excluded, round the hole of a mask (1, 1, H, W).
+
+    Args:
+        mask: (1, 1, H, W), soft or hard.
+        margin: so many pixels more on each side, where the picture has them.
 
     Raises:
         ValueError: the mask has no hole, or several items.
@@ -314,7 +318,10 @@ def bounding_box(mask: torch.Tensor) -> tuple[int, int, int, int]:
     rows, columns = (mask[0, 0] > 0).any(1).nonzero(), (mask[0, 0] > 0).any(0).nonzero()
     if len(rows) == 0:
         raise ValueError("mask has no hole (all 0), expected some pixels of 1 = repaint.")
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    check.integer(margin, "margin", 0)
+    height, width = mask.shape[-2:]
+    x0, y0 = max(0, int(columns[0]) - margin), max(0, int(rows[0]) - margin)
+    return x0, y0, min(width, int(columns[-1]) + 1 + margin), min(height, int(rows[-1]) + 1 + margin)
 
 
 # Grow, shrink, soften. The picture's frame is no edge: beyond it nothing is known.

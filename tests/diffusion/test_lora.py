@@ -1,14 +1,17 @@
 """LoRA: nothing changes at first, norms by hand, other ranks, files that diffusers reads, and the task."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from workbench import mask as masks
 from workbench.diffusion import lora, models
 from workbench.diffusion.denoiser import assemble
+from workbench.diffusion.latents import encode_moments, masked_image
 from workbench.diffusion.libraries import StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from workbench.diffusion.lora import add_lora, lora_update, remove_lora
 from workbench.diffusion.lora_task import LoraTask
@@ -165,6 +168,20 @@ def test_files_that_are_none(pipe, tmp_path):
 
 
 # The task
+
+
+def test_the_model_is_shown_what_it_learnt_from(pipe, images, monkeypatch):
+    given, answer = [], SimpleNamespace(images=images)
+    monkeypatch.setattr(type(pipe), "__call__", lambda self, **told: given.append(told) or answer)
+    for shown in ("grey", "smooth"):
+        pipe.unet.register_to_config(_masked_image=shown)
+        task = LoraTask(pipe, images, rank=2, mask_policy=lambda rng: masks.box(SIZE, (20, 20, 60, 40)))
+        encoded, _ = encode_moments(pipe.vae, masked_image(images, masks.box(SIZE, (20, 20, 60, 40)), shown))
+        task._encode = lambda signed: (encode_moments(pipe.vae, signed)[0], torch.zeros(len(signed), 4, 8, 12))
+        exact = task.batch([[0, 0, k] for k in range(4)])["masked"]
+        assert all(min((x - y).abs().max() for y in encoded) < 1e-5 for x in exact)
+        task.samples()
+    assert ["masked_image_latents" in told for told in given] == [False, True]
 
 
 def test_a_batch_depends_on_its_numbers_only(pipe, images):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from workbench.diffusion import models, pipelines, train
+from workbench.diffusion.latents import shown_by
 from workbench.diffusion.training import read_log
 
 
@@ -35,6 +36,7 @@ def test_from_nothing_grown_and_gone_on_with(call, tmp_path):
     assert "Predicts v" in (tmp_path / "first" / "README.md").read_text()
     grown = call("inpaint", "grown", "--base", str(tmp_path / "first"))
     assert grown.unet.config.in_channels == 9
+    assert (shown_by(grown.unet), shown_by(first.unet)) == ("smooth", "grey")
     theirs, ours = (pipe.text_encoder.state_dict() for pipe in (first, grown))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())  # frozen
     further = call("t2i", "further", "--base", str(tmp_path / "first"), "--learning-rate", "0")

@@ -103,8 +103,10 @@ class Classifier(ModelMixin, ConfigMixin):
         whole = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))  # (B, L)
         return cells.amax((2, 3)) + whole, cells
 
-    def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def distance(self, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Perceptual distance of pictures (B, 3, H, W), (B,): mean |f(a) - f(b)|^2 of unit-length feature vectors.
+
+        With a mask (B, 1, H, W), none without a hole, a cell counts by how much of it is hole.
 
         Source: Zhang et al., CVPR 2018, without their learned weights: not LPIPS, and not to be called so.
         """
@@ -112,7 +114,9 @@ class Classifier(ModelMixin, ConfigMixin):
         ours, theirs = self.features(a, DISTANCE_LAYERS), self.features(b, DISTANCE_LAYERS)
         for name in DISTANCE_LAYERS:
             x, y = (nn.functional.normalize(f[name].float(), dim=1, eps=1e-6) for f in (ours, theirs))
-            total = total + (x - y).square().sum(1).mean((1, 2))
+            off = (x - y).square().sum(1, keepdim=True)  # (B, 1, h, w)
+            share = torch.ones_like(off) if mask is None else nn.functional.adaptive_avg_pool2d(mask, off.shape[-2:])
+            total = total + (off * share).sum((1, 2, 3)) / share.sum((1, 2, 3))
         return total / len(DISTANCE_LAYERS)
 
     @staticmethod

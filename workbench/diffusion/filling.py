@@ -1,6 +1,6 @@
 """Fills a hole of any photograph with an inpainting pipeline: crop round the hole, sample at the model's size.
 
-The loop of sampling is spelled out, and gives what the pipeline's own call gives.
+The loop of sampling is spelled out, and gives what the pipeline's own call gives with `latents.given_to`.
 """
 
 import inspect

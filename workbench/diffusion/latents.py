@@ -42,9 +42,9 @@ def encode_moments(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tens
 
 
 def shown_by(unet) -> str:
-    """What an inpainting U-Net is best shown in the hole, "grey" or "smooth": its config tells, published ones lack it.
+    """What an inpainting U-Net is best shown in the hole: "smooth" where its config says so (_masked_image), or "grey".
 
-    A name that begins with "_" passes through diffusers unseen, from `save_pretrained` to `from_pretrained`.
+    Published configs have no such entry. One whose name begins with "_" passes through diffusers unseen.
     """
     return unet.config.get("_masked_image", "grey")
 

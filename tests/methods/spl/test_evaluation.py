@@ -8,10 +8,10 @@ import torch
 import workbench as wb
 from tests.diffusion.conftest import write_views
 from tests.methods.conftest import NARROW_SPL
-from workbench.diffusion.classifier import make_classifier
+from workbench.diffusion.classifier import DISTANCE_LAYERS, make_classifier
 from workbench.diffusion.export import write_model
 from workbench.methods.spl import evaluation, make_spl, pairs
-from workbench.methods.spl.evaluation import COLUMNS, HIGHEST, Evaluation, evaluate, perceptual, scores
+from workbench.methods.spl.evaluation import COLUMNS, HIGHEST, Evaluation, evaluate, scores
 from workbench.methods.spl.pairs import Pair, bin_of, fixed_hole, photograph_pairs, render_held_out, world_pairs
 
 PINNED = [451, 805, 1576, 2176, 2880, 3458]
@@ -123,13 +123,15 @@ def test_scores_by_hand(two, classifier):
 
 def test_perceptual_distance_in_and_out_of_the_hole(two, classifier):
     a, b = two[0].image, two[1].image
-    whole, everywhere = perceptual(classifier, a, b, torch.ones_like(two[0].mask))
-    assert whole == pytest.approx(classifier.distance(a, b).item(), rel=1e-5)
+    whole, everywhere = (classifier.distance(a, b, mask).item() for mask in (None, torch.ones_like(two[0].mask)))
+    by_layer = [[f / f.norm(dim=1, keepdim=True).clamp(min=1e-6) for f in pair] for pair in zip(
+        *(classifier.features(x, DISTANCE_LAYERS).values() for x in (a, b)), strict=True)]  # fmt: skip
+    assert whole == pytest.approx(sum((x - y).square().sum(1).mean().item() for x, y in by_layer) / 4, rel=1e-5)
     assert everywhere == pytest.approx(whole, rel=1e-5)
     left = wb.mask.box((32, 48), (0, 0, 8, 32))
     right = wb.mask.box((32, 48), (40, 0, 48, 32))
     changed = torch.where(right > 0.5, b, a)
-    assert perceptual(classifier, a, changed, right)[1] > 5 * perceptual(classifier, a, changed, left)[1]
+    assert classifier.distance(a, changed, right) > 5 * classifier.distance(a, changed, left)
 
 
 # The evaluation

@@ -1,8 +1,7 @@
 """Claims about neural patch synthesis, measured on rendered views that nothing has learnt from, a square hole in each.
 
-A view filled once with some settings stays filled, so that claims share what they have in common. At 256 x 256 with the
-bundled network a fill takes some 15 processor seconds, at 512 x 512 some 80: each measurement says what it adds up to.
-All of them together take some four hours on two cores.
+A view filled once with some settings stays filled, so that claims share what they have in common. At 256 x 256 a fill
+took 16 processor seconds; the minutes told at each measurement are estimates from that, four hours in all.
 """
 
 import functools

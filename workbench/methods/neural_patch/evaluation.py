@@ -4,7 +4,7 @@
 
 Views are rendered from seeds, half of them facades and half rooms; each gets a hole in its middle, half its side, and
 an irregular one of a quarter of its area. Every number is written as it comes: a run that was stopped goes on where it
-was. On two cores all takes some four hours, nearly all of it neural patches, 90 s a hole and network.
+was. An estimate for two cores: four hours, nearly all of it neural patches.
 """
 
 import argparse

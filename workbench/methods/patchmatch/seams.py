@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from workbench.seams import box_round, conjugate_gradients
+from workbench import mask as masks
+from workbench.seams import conjugate_gradients
 
 
 def blend_seams(
@@ -47,7 +48,7 @@ def blend_seams(
         across, down = (j / (1 + (j / edge) ** 2) for j in (across, down))
     if not mask.any():
         return image.clone()
-    y0, y1, x0, x1 = box_round(mask[0] > 0.5)  # all that can change, and one pixel more
+    x0, y0, x1, y1 = masks.bounding_box(mask, margin=1)  # all that can change, and one pixel more
     across, down = across[..., y0:y1, x0 : x1 - 1], down[..., y0 : y1 - 1, x0:x1]  # (1, 3, h, w - 1), (1, 3, h - 1, w)
     hole = mask[..., y0:y1, x0:x1].to(image.dtype)  # (1, 1, h, w)
 

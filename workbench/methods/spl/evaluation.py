@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from workbench import check, data, metrics
-from workbench.claims import Quantity
-from workbench.diffusion.classifier import DISTANCE_LAYERS, Classifier, load_classifier
+from workbench.claims import Quantity, quantity
+from workbench.diffusion.classifier import Classifier, load_classifier
 from workbench.diffusion.export import sha256
 from workbench.diffusion.pipelines import find_folder
 from workbench.mask import RATIO_BINS
@@ -61,21 +60,9 @@ def scores(filled: torch.Tensor, pair: Pair, classifier: Classifier) -> dict[str
         for where in REGIONS
     }
     found |= {f"psnr {where}": min(HIGHEST, found[f"psnr {where}"]) for where in REGIONS}
-    whole, hole = perceptual(classifier, filled, pair.image, pair.mask)
-    return found | {"tiny_perceptual all": whole, "tiny_perceptual hole": hole}
-
-
-def perceptual(classifier: Classifier, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> tuple[float, float]:
-    """`Classifier.distance` of two pictures, and the same with each cell weighed by how much of it is hole."""
-    ours, theirs = classifier.features(a, DISTANCE_LAYERS), classifier.features(b, DISTANCE_LAYERS)
-    whole, hole = [], []
-    for name in DISTANCE_LAYERS:
-        x, y = (F.normalize(f[name].float(), dim=1, eps=1e-6) for f in (ours, theirs))
-        off = (x - y).square().sum(1, keepdim=True)  # (1, 1, h, w)
-        share = F.adaptive_avg_pool2d(mask, off.shape[-2:])
-        whole.append(off.mean().item())
-        hole.append(((off * share).sum() / share.sum()).item())
-    return float(np.mean(whole)), float(np.mean(hole))
+    for where, mask in zip(REGIONS, (None, pair.mask), strict=True):
+        found[f"tiny_perceptual {where}"] = classifier.distance(filled, pair.image, mask).item()
+    return found
 
 
 def evaluate(
@@ -212,8 +199,7 @@ def _quantity(rows: list[dict], column: str) -> Quantity:
     by_picture = defaultdict(list)
     for row in rows:
         by_picture[row["picture"]].append(row[column])
-    values = [float(np.mean(each)) for each in by_picture.values()]
-    return Quantity(float(np.mean(values)), *metrics.bootstrap_interval(values), len(values))
+    return quantity(column, [float(np.mean(each)) for each in by_picture.values()])
 
 
 def _lines(table: Mapping[str, Mapping[str, Quantity]]) -> list[str]:

@@ -23,8 +23,7 @@ class TrainingSettings:
         batch_size: items per update, over all processes together.
         seed: of the data: item k of step n depends on [seed, n, k] alone.
         weight_decay, betas: of AdamW.
-        fused: whether AdamW updates all weights at one go, without temporaries of their size: faster on a GPU, equal
-            but for rounding.
+        fused: whether AdamW updates all weights at one go, without temporaries of their size; equal but for rounding.
         clip: the gradient's norm is cut to this; None leaves it.
         precision: "no" (float32) or "bf16" (autocast).
 
