@@ -43,6 +43,10 @@ def test_from_nothing_grown_and_gone_on_with(call, tmp_path):
     for part in ("unet", "text_encoder"):  # it begins with the base's weights
         theirs, ours = (getattr(pipe, part).state_dict() for pipe in (first, further))
         assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("first", "grown", "further")]
+    assert [card.count(" updates of ") for card in cards] == [1, 2, 2]  # a card tells the whole story
+    assert "Then, grown to holes: " in cards[1]
+    assert "Then: " in cards[2]
     noise = call("t2i", "noise", "--prediction", "epsilon")
     assert noise.scheduler.config.prediction_type == "epsilon"
     assert len(read_log(tmp_path / "run-first")) == 2

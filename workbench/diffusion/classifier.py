@@ -22,7 +22,8 @@ CELL = 8
 """Pixels a side of the cells that labels are told for."""
 WHOLE = 0.25
 """Share of training items that are whole views; the others are parts of views, enlarged."""
-CELLS_WEIGHT = 3.0
+FOCUS = 2.0
+"""Power by which what is told right already counts less."""
 DISTANCE_LAYERS = ("relu1_2", "relu2_2", "relu3_2", "relu4_2")
 """What `Classifier.distance` compares."""
 
@@ -188,8 +189,25 @@ def mean_average_precision(scores: torch.Tensor, truth: torch.Tensor) -> float:
     return ((precision * hits).sum(0) / hits.sum(0).clamp(min=1))[usable].mean().item()
 
 
+def focal_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy that looks at what is told wrong, and at rare labels as much as at common ones.
+
+    mean over labels of sum((1 - p)^2 (-log p)) / max(1, number of positives), p: the chance given to the truth.
+
+    Args:
+        logits: (B, L, ...), any places after the labels.
+        truth: same shape: 1 there, 0 not there, -1 unsure (does not count).
+
+    Source: Lin, Goyal, Girshick, He, Dollar, ICCV 2017; differs in that each label has its own number of positives.
+    """
+    logits, truth = (x.float().transpose(0, 1).flatten(1) for x in (logits, truth))  # (L, B ...)
+    cross_entropy = nn.functional.binary_cross_entropy_with_logits(logits, truth.clamp(min=0), reduction="none")
+    each = (1 - torch.exp(-cross_entropy)) ** FOCUS * cross_entropy * (truth >= 0)
+    return (each.sum(1) / (truth == 1).sum(1).clamp(min=1)).mean()
+
+
 class Naming(nn.Module):
-    """The classifier with its loss: cross-entropy(picture) + 3 cross-entropy(cells), binary, mean over labels.
+    """The classifier with its loss: `focal_loss` of the picture's labels and of the cells'.
 
     The renderer knows which pixel belongs to what, so each small thing is learnt where it is, not from the whole.
     """
@@ -201,13 +219,8 @@ class Naming(nn.Module):
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Losses for image (B, 3, H, W), labels (B, L), and cells (B, L, h, w): 1 there, 0 not there, -1 unsure."""
         of_picture, of_cells = self.classifier.seen(batch["image"])
-        picture = nn.functional.binary_cross_entropy_with_logits(of_picture.float(), batch["labels"])
-        sure = (batch["cells"] >= 0).float()
-        each = nn.functional.binary_cross_entropy_with_logits(
-            of_cells.float(), batch["cells"].clamp(min=0), reduction="none"
-        )
-        cells = (each * sure).sum() / sure.sum().clamp(min=1)
-        return {"loss": picture + CELLS_WEIGHT * cells, "picture": picture, "cells": cells}
+        picture, cells = focal_loss(of_picture, batch["labels"]), focal_loss(of_cells, batch["cells"])
+        return {"loss": picture + cells, "picture": picture, "cells": cells}
 
 
 def enlarged_part(view: dict, rng: np.random.Generator) -> dict:

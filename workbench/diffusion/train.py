@@ -36,7 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classifier", help="vae: folder of the classifier for the perceptual loss (none)")
     parser.add_argument("--decoder-of", help="vae: go on with the decoder of this model; its latents stay as they are")
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
-    parser.add_argument("--base", help="inpaint: the pipeline to grow from (tiny-t2i); t2i: one to go on from (none)")
+    parser.add_argument(
+        "--base", help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none)"
+    )
     parser.add_argument(
         "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
     )
@@ -101,9 +103,9 @@ def _export(trainer: Trainer, options) -> None:
     folder = Path(options.export or MODELS / trainer.task.name)
     s = trainer.settings
     told = (
-        f"{trainer.step} updates of {s.batch_size} pictures in {trainer.elapsed() / 60:.0f} minutes, AdamW, "
-        f"learning rate {s.learning_rate:g} (warm-up, cosine), precision {trainer.accelerator.mixed_precision}, "
-        f"averaged weights ({s.ema:g}), seed {s.seed}"
+        f"{trainer.task.before}{trainer.step} updates of {s.batch_size} pictures in {trainer.elapsed() / 60:.0f} "
+        f"minutes, AdamW, learning rate {s.learning_rate:g} (warm-up, cosine), "
+        f"precision {trainer.accelerator.mixed_precision}, averaged weights ({s.ema:g}), seed {s.seed}"
     )
     trainer.task.objective.eval()
     with trainer.ema.applied(trainer.task.objective):
@@ -120,11 +122,18 @@ def read_pictures(options, photos: float = 0.0, kinds=None) -> tuple:
     return train, TrainingPictures(options.validation, 0.0, 0.0, kinds)
 
 
+def _before(source, then: str) -> str:
+    """What the card of a model that is gone on from tells of its training, as the beginning of a longer one."""
+    from workbench.diffusion.export import how_trained
+    from workbench.diffusion.pipelines import find_folder
+
+    told = how_trained(find_folder(source))
+    return f"{told} {then}: " if told else ""
+
+
 def _vae(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.classifier import load_classifier
-    from workbench.diffusion.export import how_trained
     from workbench.diffusion.models import make_autoencoder
-    from workbench.diffusion.pipelines import find_folder
     from workbench.diffusion.vae import Reconstruction, VaeTask, freeze_encoder, load_autoencoder
 
     classifier = load_classifier(options.classifier) if options.classifier else None
@@ -135,7 +144,7 @@ def _vae(options, settings, run, accelerator) -> ModelTask:
     weights = {"kl_weight": options.kl, "adversarial_weight": options.adversarial}
     task = VaeTask(Reconstruction(vae, classifier, seed=settings.seed, **weights), *read_pictures(options, 0.3))
     if options.decoder_of:
-        task.before = how_trained(find_folder(options.decoder_of)) + " Then the decoder alone: "
+        task.before = _before(options.decoder_of, "Then the decoder alone")
     return task
 
 
@@ -155,7 +164,10 @@ def _t2i(options, settings, run, accelerator) -> ModelTask:
     else:
         unet, text = make_denoiser(factor, seed=settings.seed), make_text_encoder(tokenizer, seed=settings.seed)
     objective = Denoising(unet, text, train_text=True, prediction=options.prediction)
-    return _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
+    task = _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
+    if options.base:
+        task.before = _before(options.base, "Then")
+    return task
 
 
 def _inpaint(options, settings, run, accelerator) -> ModelTask:
@@ -163,11 +175,15 @@ def _inpaint(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.models import grow_input
     from workbench.diffusion.pipelines import load_pipeline
 
-    base = load_pipeline(options.base or "tiny-t2i")
+    source = options.base or "tiny-t2i"
+    base = load_pipeline(source)
     unet = grow_input(base.unet)
     unet.register_to_config(_masked_image="smooth")
     objective = Denoising(unet, base.text_encoder, train_text=False, prediction=options.prediction)
-    return _denoiser_task(objective, base.vae, base.tokenizer, options, settings, run, accelerator)
+    task = _denoiser_task(objective, base.vae, base.tokenizer, options, settings, run, accelerator)
+    grown = base.unet.config.in_channels < unet.config.in_channels
+    task.before = _before(source, "Then, grown to holes" if grown else "Then")
+    return task
 
 
 def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator) -> ModelTask:
@@ -185,10 +201,14 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
 
 
 def _classifier(options, settings, run, accelerator) -> ModelTask:
-    from workbench.diffusion.classifier import ClassifierTask, Naming, make_classifier
+    from workbench.diffusion.classifier import ClassifierTask, Naming, load_classifier, make_classifier
     from workbench.world.views import LABELS
 
-    return ClassifierTask(Naming(make_classifier(LABELS, seed=settings.seed)), *read_pictures(options))
+    classifier = load_classifier(options.base) if options.base else make_classifier(LABELS, seed=settings.seed)
+    task = ClassifierTask(Naming(classifier), *read_pictures(options))
+    if options.base:
+        task.before = _before(options.base, "Then")
+    return task
 
 
 def _depth(options, settings, run, accelerator) -> ModelTask:

@@ -107,7 +107,13 @@ class Task(ABC):
 
 
 class ModelTask(Task):
-    """A task that ends in a model: it is judged, looked at and written. All that a `Trainer` asks for."""
+    """A task that ends in a model: it is judged, looked at and written. All that a `Trainer` asks for.
+
+    Attributes:
+        before: what the card tells of an earlier training that this one goes on from.
+    """
+
+    before = ""
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
