@@ -120,6 +120,13 @@ def test_realfill_fills_with_its_run_too(run, references, target, mask):
     assert torch.equal(result.image * (1 - mask), target * (1 - mask))
 
 
+@pytest.mark.long
+def test_a_pipeline_of_half_precision(pipe, references, target, mask):
+    pipe.to(torch.bfloat16)
+    quick = {"steps": 1, "word": SMALL, "num_inference_steps": 1}
+    assert exemplar(pipe, target, mask, references, [0], **quick).isfinite().all()
+
+
 def test_two_tasks_of_one_word_keep_what_they_learnt(run, pipe, references, target, mask):
     run.step()
     learnt = states(pipe)
