@@ -158,7 +158,7 @@ def test_refusals(pipe, references, target, mask):
     refused("prompt is 'a photo of a room' without the word 'sks'", prompt="a photo of a room")
     refused("word is '', expected a word", word="")
     refused("begin_with is a int, expected a string", TypeError, begin_with=3)
-    refused("crops is 0", crops=0)
+    refused("count is 0", crops=0)
     with pytest.raises(ValueError, match="references is empty"):
         exemplar(pipe, target, mask, [], [0])
     with pytest.raises(ValueError, match="references is missing"):
