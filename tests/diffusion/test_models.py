@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from workbench.diffusion import models
+from workbench.diffusion.libraries import UNet2DConditionModel
 from workbench.diffusion.classifier import make_classifier
 from workbench.diffusion.depth import make_depth
 from workbench.world.views import LABELS
@@ -60,6 +61,11 @@ def test_grown_input_keeps_the_type_and_draws_nothing(narrow, monkeypatch):
     assert {p.device.type for p in grown.parameters()} == {"cpu"}
     assert all(p.requires_grad for p in grown.parameters())
     assert grown.conv_in.weight.shape[1] == 13
+    sizes = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "mid_block_type": None}
+    with torch.device("meta"):
+        plain = UNet2DConditionModel(**sizes, **blocks)  # of four channels without saying so
+    assert models.grow_input(plain).conv_in.weight.shape[1] == 9
 
 
 def test_weights_come_from_their_seed_and_the_global_generator_is_left_alone():

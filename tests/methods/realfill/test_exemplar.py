@@ -105,7 +105,8 @@ def test_it_fills_and_leaves_the_pipeline_as_it_was(pipe, references, target, ma
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [p.requires_grad for p in pipe.unet.parameters()] == learns
-    assert torch.equal(exemplar(pipe, target, mask, references, [5], **quick), fills[1:])
+    alone = exemplar(pipe, target, mask, references, [5], **quick)
+    torch.testing.assert_close(alone, fills[1:], rtol=0, atol=1e-4)
     drawn = {float(exemplar(pipe, target, mask, references, [5], seed=s, **quick).sum()) for s in range(3)}
     assert len(drawn) > 1
     told = sample(pipe, target, mask, [5], prompt="a photo of object", num_inference_steps=2)
