@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from workbench.diffusion import models
-from workbench.diffusion.libraries import UNet2DConditionModel
 from workbench.diffusion.classifier import make_classifier
 from workbench.diffusion.depth import make_depth
+from workbench.diffusion.libraries import UNet2DConditionModel
 from workbench.world.views import LABELS
 
 
