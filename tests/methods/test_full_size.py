@@ -187,7 +187,7 @@ def imitating_model():
 def test_mimicbrush(peak):
     """Stable Diffusion 1.5 twice, 13 and 4 channels: a step of sampling with guidance, and one update of the first.
 
-    Measured: MEASURED.
+    Measured in float32: 10.6 GiB while the 13 channels are grown; the rest has not been measured yet.
     """
     model = imitating_model()
     given = model.conditions(picture(0), HOLE, picture(1))
@@ -214,7 +214,7 @@ def test_mimicbrush(peak):
 def test_diffumatting(peak):
     """Stable Diffusion 1.5: one update of the LoRA and the matting head, with all losses.
 
-    Measured: MEASURED.
+    Measured in float32: 15.0 GiB, 7 to 10 of which a test before it still held.
     """
     pipe = pipeline(1, 4)
     alpha = torch.linspace(0, 1, SIDE).expand(1, 1, SIDE, SIDE).contiguous()
@@ -246,7 +246,7 @@ class Whole(Task):
 def test_spl(peak):
     """The released generator, discriminator and teacher, TResNet-L, float32, 256 x 256: one update, one forward pass.
 
-    Measured: MEASURED.
+    Memory has not been measured yet.
     """
     network = spl.make_spl(**spl.PAPER)
     assert models.parameters(network) == 45_597_223
