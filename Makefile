@@ -4,7 +4,7 @@
 #
 # make format   formats code and notebooks          make execute   runs all notebooks and saves their outputs
 # make bench    speed and quality ratios, in one run make clean     removes what make built
-# make slow     the widest sweeps (every pipeline with every scheduler)
+# make slow     the widest sweeps (every pipeline with every scheduler), and networks at their published sizes
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -92,6 +92,21 @@ def test_same_seed_same_lora(pipe):
     assert torch.equal(a, first())
 
 
+def test_in_a_model_of_half_precision_the_additions_are_float32(pipe):
+    pipe.unet.to(torch.bfloat16)
+    given = torch.randn(2, 9, 8, 12).bfloat16(), torch.tensor([300, 300]), torch.randn(2, 5, 16).bfloat16()
+    before = pipe.unet(*given).sample
+    add_lora(pipe.unet, rank=2)
+    added = [p for name, p in pipe.unet.named_parameters() if ".lora_" in name]
+    assert {p.dtype for p in added} == {torch.float32}
+    assert {p.dtype for name, p in pipe.unet.named_parameters() if ".lora_" not in name} == {torch.bfloat16}
+    assert pipe.unet.dtype == torch.bfloat16
+    after = pipe.unet(*given).sample
+    assert torch.equal(after, before)
+    after.float().square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 for p in added)
+
+
 def test_the_text_encoder_too(pipe):
     ids = torch.arange(8)[None]
     before = pipe.text_encoder(ids).last_hidden_state

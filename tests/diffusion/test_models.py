@@ -6,6 +6,7 @@ import torch
 from workbench.diffusion import models
 from workbench.diffusion.classifier import make_classifier
 from workbench.diffusion.depth import make_depth
+from workbench.diffusion.libraries import UNet2DConditionModel
 from workbench.world.views import LABELS
 
 
@@ -47,6 +48,24 @@ def test_grown_input_leaves_the_output_as_it_was(narrow):
             torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
     assert unet.config.in_channels == 4
     assert grown.conv_in.weight[:, 4:].abs().max() == 0
+    unet.conv_in.weight.data.add_(1)
+    assert not torch.equal(grown.conv_in.weight[:, :4], unet.conv_in.weight)  # a copy
+
+
+def test_grown_input_keeps_the_type_and_draws_nothing(narrow, monkeypatch):
+    """At full size a second network in float32, drawn to be thrown away, takes 3.4 GB."""
+    unet = narrow["unet"].to(torch.bfloat16)
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", lambda w, *args, **kwargs: w if w.is_meta else 1 / 0)
+    grown = models.grow_input(unet, 13)
+    assert {p.dtype for p in grown.parameters()} == {torch.bfloat16}
+    assert {p.device.type for p in grown.parameters()} == {"cpu"}
+    assert all(p.requires_grad for p in grown.parameters())
+    assert grown.conv_in.weight.shape[1] == 13
+    sizes = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "mid_block_type": None}
+    with torch.device("meta"):
+        plain = UNet2DConditionModel(**sizes, **blocks)  # of four channels without saying so
+    assert models.grow_input(plain).conv_in.weight.shape[1] == 9
 
 
 def test_weights_come_from_their_seed_and_the_global_generator_is_left_alone():

@@ -102,7 +102,7 @@ def estimate_depth(image: torch.Tensor, model: DepthEstimator | None = None) -> 
     height, width = image.shape[-2:]
     scale = 128 / min(height, width)  # the size it was trained at
     size = tuple(max(16, 16 * round(n * scale / 16)) for n in (height, width))
-    depth = model(resize(image, size).to(model.device)).float().exp().to(image.device)  # (B, 1, *size)
+    depth = model(resize(image, size).to(model.device, model.dtype)).float().exp().to(image.device)  # (B, 1, *size)
     depth = nn.functional.interpolate(depth, (height, width), mode="bilinear", align_corners=False)
     return depth / depth.flatten(1).median(1).values.view(-1, 1, 1, 1)
 

@@ -118,13 +118,17 @@ def product_norm(b: torch.Tensor, a: torch.Tensor) -> float:
 
 
 def fill_lora(model: nn.Module, rank: int, lora_alpha: float, seed: int) -> None:
-    """Gives all additions fresh weights of a rank, in parameters of their own; those there before are left alone."""
+    """Gives all additions fresh weights of a rank, in parameters of their own; those there before are left alone.
+
+    They are float32 in a model of half precision too: bf16 has eight bits, in which AdamW's second moment, 1/1000 of it
+    new each time, stands still.
+    """
     for mapping, key, value in rank_slots(model, rank, lora_alpha):
         mapping[key] = value
     for index, layer in enumerate(lora_layers(model).values()):
         down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
         a = _fresh(down.weight, rank, generator(check.seed(seed), 5, index))
-        b = up.weight.new_zeros(up.weight.shape[0], rank, *up.weight.shape[2:])
+        b = up.weight.new_zeros(up.weight.shape[0], rank, *up.weight.shape[2:], dtype=a.dtype)
         down.weight, up.weight = nn.Parameter(a), nn.Parameter(b)
 
 
@@ -145,7 +149,8 @@ def _fresh(like: torch.Tensor, rank: int, rng: np.random.Generator) -> torch.Ten
     """An A as peft begins with (kaiming uniform, a = sqrt 5), of ``rank`` rows."""
     shape = (rank, *like.shape[1:])
     bound = 1 / math.sqrt(math.prod(shape[1:]))
-    return torch.from_numpy(rng.uniform(-bound, bound, shape).astype(np.float32)).to(like)
+    drawn = torch.from_numpy(rng.uniform(-bound, bound, shape).astype(np.float32))
+    return drawn.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
 
 # Another rank

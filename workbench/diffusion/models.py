@@ -17,7 +17,6 @@ from workbench.diffusion.libraries import (
     DDIMScheduler,
     DDPMScheduler,
     UNet2DConditionModel,
-    quiet,
 )
 
 SIZE = 128
@@ -144,15 +143,16 @@ def grow_input(unet: UNet2DConditionModel, in_channels: int = 9) -> UNet2DCondit
     """
     before = unet.config.in_channels
     check.integer(in_channels, "in_channels", before)
-    with seeded(0):
-        grown = UNet2DConditionModel.from_config({**unet.config, "in_channels": in_channels})
+    # diffusers passes over what its list of defaults names, and a U-Net of 4 channels may have them by default
+    config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
+    with torch.device("meta"):  # no weights of its own: at full size they would take 3.4 GB and be drawn for nothing
+        grown = UNet2DConditionModel.from_config({**config, "in_channels": in_channels})
     weights = {name: value.clone() for name, value in unet.state_dict().items()}
     first = weights["conv_in.weight"]  # (C, before, 3, 3)
     new = first.new_zeros(first.shape[0], in_channels - before, *first.shape[2:])
     weights["conv_in.weight"] = torch.cat([first, new], 1)  # (C, in_channels, 3, 3)
-    grown.load_state_dict(weights)
-    with quiet():  # diffusers remarks on any change of type, also on none
-        return grown.to(first.device, first.dtype)
+    grown.load_state_dict(weights, assign=True)
+    return grown
 
 
 PREDICTIONS = ("epsilon", "v_prediction")

@@ -209,3 +209,13 @@ def test_refusals(pipe, examples):
     refused("the U-Net computes activations twice")
     pipe.unet.disable_gradient_checkpointing()
     refused("takes 9 channels, expected 4", pipe=copy.deepcopy(narrow.inpainting(9)))
+
+
+@pytest.mark.long
+def test_a_pipeline_of_half_precision_learns(pipe, examples):
+    task = DiffuMattingTask(pipe.to(torch.bfloat16), examples, rank=2, hidden=4, prompt_dropout=0.0)
+    run = wb.TrainingRun(task, batch_size=2, learning_rate=1e-3)
+    state = run.step()
+    assert state.fault is None
+    assert all(state.losses[name] > 0 for name in ("denoising", "green", "detail", "matting"))
+    assert {p.dtype for p in run.weights().values()} == {torch.float32}

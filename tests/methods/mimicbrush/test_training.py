@@ -17,6 +17,7 @@ from workbench.methods.mimicbrush import Pairs, encode_pairs, load_mimicbrush
 from workbench.methods.mimicbrush import train as training
 from workbench.methods.mimicbrush.encoding import build_cache, read_cache
 from workbench.methods.mimicbrush.pairs import RenderedFilms
+from workbench.methods.mimicbrush.sampling import sample
 from workbench.methods.mimicbrush.train import Imitation, MimicTask
 
 SETTINGS = Settings(steps=4, batch_size=2, warmup=1, learning_rate=3e-3, log_every=1, precision="no")
@@ -246,3 +247,16 @@ def test_tasks_that_are_refused(make_task, pairs, encoded, films_folder, tmp_pat
     command = ["--data", str(films_folder), "--validation", str(films_folder), "--steps", "1", "--photos", "0"]
     with pytest.raises(SystemExit, match="NotAvailable: .*nowhere"):
         training.main([*command, "--folder", str(tmp_path), "--inpaint", "tiny-nowhere", "--precision", "no"])
+
+
+@pytest.mark.parametrize("reading", ["paper", "released"])
+def test_a_model_of_half_precision_learns_and_fills(reading, pairs, encoded):
+    model = copy.deepcopy(narrow.model(reading)).to(torch.bfloat16)
+    pair = pairs.draw(generator(0, 0))
+    given = model.conditions(pair.source, pair.mask, pair.reference)
+    (look,) = sample(model, given, num_inference_steps=1)
+    assert model.decode(look.latents).isfinite().all()
+    task = MimicTask(model, encoded, [pair])
+    task.objective(task.batch([[0, 0, 0], [0, 0, 1]]))["loss"].backward()
+    learns = [p for p in task.objective.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learns)

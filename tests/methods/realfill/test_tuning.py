@@ -7,7 +7,7 @@ import torch
 
 import workbench as wb
 from workbench.diffusion.lora import lora_layers, remove_lora, save_lora
-from workbench.methods.realfill import PUBLISHED, fine_tune
+from workbench.methods.realfill import PUBLISHED, fine_tune, sample
 
 SMALL = {"rank": 2, "crops": 1, "holes_each": 2, "batch_size": 3, "steps": 4}
 
@@ -93,6 +93,17 @@ def test_plain_diffusers_loads_what_was_learnt(run, pipe, tmp_path):
     pipe.load_lora_weights(str(tmp_path), weight_name="scene.safetensors")
     torch.testing.assert_close(predict(pipe), learnt, rtol=1e-4, atol=1e-5)
     pipe.unload_lora_weights()
+
+
+@pytest.mark.long
+def test_a_pipeline_of_half_precision_learns_and_fills(pipe, references, target, mask):
+    pipe.to(torch.bfloat16)
+    run = fine_tune(pipe, references, target, mask, **SMALL)
+    assert run.step().fault is None
+    assert {p.dtype for p in run.weights().values()} == {torch.float32}
+    filled = sample(pipe, target, mask, [0], num_inference_steps=1)
+    assert filled.dtype == torch.float32
+    assert filled.isfinite().all()
 
 
 @pytest.mark.long

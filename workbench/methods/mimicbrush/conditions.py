@@ -40,7 +40,7 @@ class ClassifierStates(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """States."""
         last = f"relu{len(self.classifier.config.widths)}_2"
-        features = self.classifier.features(image, [last])[last]  # (B, C, H / 16, W / 16)
+        features = self.classifier.features(image.to(self.classifier.dtype), [last])[last].float()  # (B, C, h, w)
         cells = nn.functional.adaptive_avg_pool2d(features, POOLED).flatten(2)  # (B, C, 16)
         return torch.cat([cells, cells.mean(2, keepdim=True)], 2).mT  # (B, 17, C)
 
@@ -126,7 +126,8 @@ class ReleasedDepth(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """The map, at the picture's size."""
         pixels = self.shown(resize(image, (self.side, self.side)))
-        found = self.network(pixel_values=pixels).predicted_depth[:, None]  # (B, 1, h, w)
+        weight = next(self.network.parameters(), pixels)
+        found = self.network(pixel_values=pixels.to(weight)).predicted_depth[:, None].float()  # (B, 1, h, w)
         return nn.functional.interpolate(found, image.shape[-2:], mode="bilinear", align_corners=False)
 
 

@@ -135,10 +135,9 @@ def load_released(
         >>> load_released("mimicbrush.bin", sd.unet, sd.vae, ClipStates(tower), ReleasedDepth(network))
     """
     parts = read_parts(file)
-    config = dict((reference or unet).config)
     with torch.device("meta"):
-        reader = UNet2DConditionModel.from_config({**config, "in_channels": 4})
-        writer = UNet2DConditionModel.from_config({**unet.config, "in_channels": sum(CHANNELS.values())})
+        reader = UNet2DConditionModel.from_config(_config_of(reference or unet) | {"in_channels": 4})
+        writer = UNet2DConditionModel.from_config(_config_of(unet) | {"in_channels": sum(CHANNELS.values())})
     _fill(reader, parts["referencenet"], "referencenet", names_after_reading(reader))
     if "unet" in parts:
         _fill(writer, parts["unet"], "unet")
@@ -150,6 +149,11 @@ def load_released(
         _fill(image_encoder.tower, parts["image_encoder"], "image_encoder")
     imitator = Imitator(writer, reader, _released_adapters(parts))
     return MimicBrush(imitator, vae, image_encoder, depth).requires_grad_(False).eval()
+
+
+def _config_of(unet: UNet2DConditionModel) -> dict:
+    """Its configuration without diffusers' list of what is as by default, which would hide what is changed in it."""
+    return {name: value for name, value in unet.config.items() if name != "_use_default_values"}
 
 
 def read_parts(file) -> dict[str, dict[str, torch.Tensor]]:

@@ -175,6 +175,7 @@ class Imitator(nn.Module):
             if tokens is None:
                 raise ValueError("tokens is None, expected the reference's: this model's reference U-Net sees them.")
             states = tokens
+        latents = latents.to(self.reference.dtype)
         states = states.expand(len(latents), -1, -1).to(latents.dtype)
         t = 0 if self.config.reference_t == "zero" else t
         learns = any(p.requires_grad for p in self.reference.parameters())
@@ -208,7 +209,8 @@ class Imitator(nn.Module):
             bank: of `read`; None: the picture looks at itself only.
             present: (B,), 0 where the reference is dropped.
         """
-        given = torch.cat([latents, mask, background, depth], 1)  # (B, 13, h, w)
+        given = torch.cat([latents, mask, background, depth], 1).to(self.unet.dtype)  # (B, 13, h, w)
+        tokens = tokens.to(self.unet.dtype)
         if bank is None:
             return self.unet(given, t, tokens).sample
         joined = {"reading": self.config.reading, "projections": self.adapters.projections, "present": present}

@@ -2,11 +2,12 @@
 
 masks: what is hidden while it learns. crops: pictures of any size as crops of one. task: what is learnt. tuning:
 `fine_tune`. fill: the method from end to end. ranking: which sample agrees with the references. baselines: what it has
-to beat, and samples of the scene from nothing.
+to beat, and samples of the scene from nothing. exemplar: the baseline that is told a reference in place of a text.
 """
 
 from workbench.methods.realfill.baselines import scene_variants, warp
 from workbench.methods.realfill.crops import cut_crops
+from workbench.methods.realfill.exemplar import WordTask, exemplar, learn_word, remove_word
 from workbench.methods.realfill.fill import fill, sample
 from workbench.methods.realfill.masks import random_rectangles, training_hole
 from workbench.methods.realfill.ranking import Ranking, rank
@@ -17,11 +18,15 @@ __all__ = [
     "PUBLISHED",
     "Ranking",
     "RealFillTask",
+    "WordTask",
     "cut_crops",
+    "exemplar",
     "fill",
     "fine_tune",
+    "learn_word",
     "random_rectangles",
     "rank",
+    "remove_word",
     "sample",
     "scene_variants",
     "training_hole",

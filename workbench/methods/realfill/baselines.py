@@ -1,4 +1,9 @@
-"""What RealFill has to beat with the same references, and what else a model that learnt a scene can paint."""
+"""What RealFill has to beat with the same references, and what else a model that learnt a scene can paint.
+
+Here: a homography. `exemplar` has the baseline that is shown one reference in place of a text. A text alone is
+``sample(pipe, target, mask, seeds, prompt=scene.caption)``. What DreamBooth learns, whole pictures with nothing known
+of them, is ``fine_tune(pipe, references, target, mask, mask_policy="none")``.
+"""
 
 from collections.abc import Sequence
 
