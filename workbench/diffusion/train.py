@@ -37,7 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder-of", help="vae: go on with the decoder of this model; its latents stay as they are")
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
     parser.add_argument(
-        "--base", help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none)"
+        "--base",
+        help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none); "
+        "its text encoder stays as it is",
     )
     parser.add_argument(
         "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
@@ -163,7 +165,7 @@ def _t2i(options, settings, run, accelerator) -> ModelTask:
         unet, text = base.unet, base.text_encoder
     else:
         unet, text = make_denoiser(factor, seed=settings.seed), make_text_encoder(tokenizer, seed=settings.seed)
-    objective = Denoising(unet, text, train_text=True, prediction=options.prediction)
+    objective = Denoising(unet, text, train_text=not options.base, prediction=options.prediction)
     task = _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
     if options.base:
         task.before = _before(options.base, "Then")
