@@ -1,6 +1,7 @@
 """The notebooks' form (DESIGN.md, Notebooks): what a reader can rely on in every lesson."""
 
 import itertools
+import re
 from pathlib import Path
 
 import nbformat
@@ -73,6 +74,7 @@ def test_every_lesson_has_exercises_with_hint_and_solution(path):
     source = "\n".join(cell.source for cell in read(path).cells)
     exercises = source.count("wb.labs.check(")
     assert 2 <= exercises <= 4
+    assert len(re.findall(r"\((?:easy|medium|hard), \d+ minutes\)", source)) == exercises
     assert source.count("<summary>Hint</summary>") == source.count("<summary>Solution</summary>") == exercises
     assert source.count("raise NotImplementedError") == exercises
 

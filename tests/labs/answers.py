@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from tests.labs import answers_stepping
 from workbench import mask as masks
 
 # conventions.to_image
@@ -613,3 +614,5 @@ WRONG = {
         ("work on copies", composite_changes),
     ],
 }
+RIGHT |= answers_stepping.RIGHT
+WRONG |= answers_stepping.WRONG
