@@ -43,7 +43,7 @@ unit: $(READY)
 	$(RUN) -m pytest tests --ignore tests/browser -n $(WORKERS)
 
 notebooks: $(READY)
-	TQDM_DISABLE=1 $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=90 \
+	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=90 \
 		-p no:cacheprovider -n $(WORKERS) --dist loadfile --durations 5 notebooks
 
 browser: $(READY)
