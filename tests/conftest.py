@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+torch.set_num_threads(1)
+"""Small operations in several threads wait for each other, and one program a core is enough: see WORKERS."""
+
 
 @pytest.fixture(autouse=True)
 def same_draws() -> None:

@@ -91,7 +91,7 @@ def test_depth_is_seen():
 
 
 @pytest.mark.long
-def test_inpainting_knows_more_than_the_edge_tells():
+def test_inpainting_knows_more_than_the_mean_colour():
     """In a quarter of a picture the denoiser must be nearer to the truth than its mean colour, and keep the rest."""
     pipe, gains = wb.load_pipeline("tiny-inpaint"), []
     for k, name in enumerate(wb.data.scenes()[::6]):

@@ -1,3 +1,3 @@
-"""As in the tests of stepping: one thread, and no notices from the libraries."""
+"""As in the tests of stepping: no notices from the libraries."""
 
-from tests.stepping.conftest import one_thread  # noqa: F401
+from tests.stepping.conftest import quietly  # noqa: F401

@@ -13,16 +13,6 @@ from workbench.methods.patchmatch.field import grow, pixel_grid, shift
 from workbench.methods.patchmatch.fill import best_source, halve, make_pyramid, texture_features, upsample_field
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # small operations in several threads wait for each other: 20 times slower on a busy machine, and no
-    # faster on an idle one
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def noise(height, width, seed=0):
     return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
 

@@ -1,15 +1,11 @@
-"""One thread, and no notices from the libraries: these networks are tiny."""
+"""No notices from the libraries."""
 
 import pytest
-import torch
 
 from workbench.diffusion.libraries import quiet
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def quietly():
     with quiet():
         yield
-    torch.set_num_threads(threads)

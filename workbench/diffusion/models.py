@@ -126,6 +126,14 @@ def make_denoiser(
         )
 
 
+def config_of(unet: UNet2DConditionModel) -> dict:
+    """The configuration of a U-Net, to build another of with changes.
+
+    Without diffusers' list of what is as by default: `from_config` would pass over changes of what the list names.
+    """
+    return {name: value for name, value in unet.config.items() if name != "_use_default_values"}
+
+
 def grow_input(unet: UNet2DConditionModel, in_channels: int = 9) -> UNet2DConditionModel:
     """A copy of a U-Net with more input channels, whose new weights are zero.
 
@@ -143,10 +151,8 @@ def grow_input(unet: UNet2DConditionModel, in_channels: int = 9) -> UNet2DCondit
     """
     before = unet.config.in_channels
     check.integer(in_channels, "in_channels", before)
-    # diffusers passes over what its list of defaults names, and a U-Net of 4 channels may have them by default
-    config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
     with torch.device("meta"):  # no weights of its own: at full size they would take 3.4 GB and be drawn for nothing
-        grown = UNet2DConditionModel.from_config({**config, "in_channels": in_channels})
+        grown = UNet2DConditionModel.from_config(config_of(unet) | {"in_channels": in_channels})
     weights = {name: value.clone() for name, value in unet.state_dict().items()}
     first = weights["conv_in.weight"]  # (C, before, 3, 3)
     new = first.new_zeros(first.shape[0], in_channels - before, *first.shape[2:])

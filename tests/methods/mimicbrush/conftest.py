@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 VIEWS = 4
 
@@ -44,12 +43,3 @@ def write_films(folder, scenes=3, views=VIEWS, seed=0):
 @pytest.fixture(scope="session")
 def films_folder(tmp_path_factory):
     return write_films(tmp_path_factory.mktemp("films") / "clips")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this narrow gain nothing from two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -6,14 +6,6 @@ import torch
 from workbench.methods.neural_patch.networks import TextureNetwork
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small operations in several threads wait for each other
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def network() -> TextureNetwork:
     """Four stages with few channels and random weights: strides 1, 2, 4 and 8 as in the real ones."""

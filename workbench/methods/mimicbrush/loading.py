@@ -16,6 +16,7 @@ from workbench import check
 from workbench.diffusion.classifier import load_classifier
 from workbench.diffusion.depth import load_depth
 from workbench.diffusion.libraries import AutoencoderKL, UNet2DConditionModel, quiet
+from workbench.diffusion.models import config_of
 from workbench.diffusion.pipelines import find_folder, load_pipeline
 from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.weight_files import read_weights
@@ -136,8 +137,8 @@ def load_released(
     """
     parts = read_parts(file)
     with torch.device("meta"):
-        reader = UNet2DConditionModel.from_config(_config_of(reference or unet) | {"in_channels": 4})
-        writer = UNet2DConditionModel.from_config(_config_of(unet) | {"in_channels": sum(CHANNELS.values())})
+        reader = UNet2DConditionModel.from_config(config_of(reference or unet) | {"in_channels": 4})
+        writer = UNet2DConditionModel.from_config(config_of(unet) | {"in_channels": sum(CHANNELS.values())})
     _fill(reader, parts["referencenet"], "referencenet", names_after_reading(reader))
     if "unet" in parts:
         _fill(writer, parts["unet"], "unet")
@@ -149,11 +150,6 @@ def load_released(
         _fill(image_encoder.tower, parts["image_encoder"], "image_encoder")
     imitator = Imitator(writer, reader, _released_adapters(parts))
     return MimicBrush(imitator, vae, image_encoder, depth).requires_grad_(False).eval()
-
-
-def _config_of(unet: UNet2DConditionModel) -> dict:
-    """Its configuration without diffusers' list of what is as by default, which would hide what is changed in it."""
-    return {name: value for name, value in unet.config.items() if name != "_use_default_values"}
 
 
 def read_parts(file) -> dict[str, dict[str, torch.Tensor]]:

@@ -4,7 +4,8 @@ W is the table of word vectors. Its row of a word without a meaning is learnt, a
 
     v* = argmin_v mean |eps - eps_theta(z_t, t, "a photo of [v]", m = 1, nothing)|^2,  z of crops of the reference
 
-Everything is hidden meanwhile (m = 1), so that all the model knows of the reference must go through the word.
+A U-Net that says v or the picture is compared with that instead of eps. Everything is hidden meanwhile (m = 1), so that
+all the model knows of the reference must go through the word.
 """
 
 from collections.abc import Sequence
@@ -133,7 +134,7 @@ class WordTask(Task):
         self.begin()
         self.objective = LoraDenoising(pipe.unet, pipe.text_encoder, DDPMScheduler.from_config(pipe.scheduler.config))
         self.about = f"Textual inversion: the word {word!r} learns one reference, everything else is frozen."
-        self._encoded: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._encoded: tuple[tuple[torch.Tensor, torch.Tensor], ...] | None = None
 
     def begin(self) -> None:
         """Gives the word its first meaning, in a parameter of its own."""
