@@ -15,7 +15,7 @@ def write_views(folder, kind="room", count=6, seed=0):
     """A data set as `world.render_dataset` writes it: smooth colours with a disc, whose colour is a label."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:1:128j, 0:1:128j]
-    images, labels, depth = [], [], []
+    images, labels, depth, ids = [], [], [], []
     for _ in range(count):
         a, b, c = rng.random((3, 3, 1, 1))
         disc = (x - rng.uniform(0.3, 0.7)) ** 2 + (y - rng.uniform(0.3, 0.7)) ** 2 < 0.05
@@ -23,6 +23,7 @@ def write_views(folder, kind="room", count=6, seed=0):
         images.append((image * 255).astype(np.uint8))
         labels.append((rng.random(len(LABELS)) < 0.3).astype(np.uint8))
         depth.append((1 + 3 * y - disc).astype(np.float16))
+        ids.append(np.where(disc, 1, 2).astype(np.uint8))
     folder.mkdir(parents=True)
     plan = {"kind": kind, "split": "train", "first": 0, "count": count, "size": [128, 128]}
     (folder / "plan.json").write_text(json.dumps(plan))
@@ -31,7 +32,7 @@ def write_views(folder, kind="room", count=6, seed=0):
         arrays["foreground"] = arrays.pop("image")
         arrays["alpha"] = np.full((count, 128, 128), 128, np.uint8)
     arrays |= {
-        "ids": np.zeros((count, 128, 128), np.uint8),
+        "ids": np.stack(ids),
         "things": np.array(["red ball\nwooden floor"] * count),
         "caption": np.array([f"a photo of a room with {n} balls" for n in range(count)]),
         "seed": np.arange(count),
@@ -39,15 +40,6 @@ def write_views(folder, kind="room", count=6, seed=0):
     }
     np.savez_compressed(folder / f"{kind}-00000000.npz", **arrays)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this narrow gain nothing from two, and lose much where another program wants a core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ import torch
 import workbench as wb
 from tests.diffusion.conftest import write_views
 from workbench.diffusion import training_data
-from workbench.diffusion.training_data import Crops, TrainingPictures, generator, training_mask
+from workbench.diffusion.training_data import Crops, TrainingPictures, close_up, generator, training_mask
+from workbench.world.views import SURROUNDINGS, label_vector, seen_in
 
 
 def test_held_out_photographs_are_never_opened(monkeypatch):
@@ -66,3 +67,56 @@ def test_wrong_folders_are_told(views, tmp_path):
         TrainingPictures([tmp_path])
     with pytest.raises(ValueError, match="the folders hold room, expected views of kind clip"):
         TrainingPictures([views], kinds=("clip",))
+
+
+def test_close_ups_tell_what_is_left():
+    scene = wb.data.scene("room-07")
+    given = {
+        "image": scene.target[0],
+        "ids": scene.ids.long(),
+        "things": scene.things,
+        "labels": label_vector(["room"]),
+    }
+    captions = set()
+    for i in range(20):
+        part = close_up(given, generator(i))
+        assert part["image"].shape == (3, 128, 128)
+        assert part["ids"].shape == (128, 128)
+        seen = [scene.things[k] for k in seen_in(part["ids"], len(scene.things))]
+        named = [thing for thing in seen if thing.split()[-1] not in SURROUNDINGS]
+        assert named, "the thing that was drawn is in the square"
+        assert part["caption"].startswith("a photo of a room with ")
+        assert all(thing.split()[-1] in part["caption"] for thing in named[:4])
+        captions.add(part["caption"])
+    assert len(captions) > 5
+
+
+def test_a_close_up_holds_the_whole_thing_where_it_can():
+    ids, things = torch.zeros(128, 128, dtype=torch.int64), ["grey wall", "red ball"]
+    ids[:], ids[100:120, 5:25] = 1, 2
+    view = {
+        "image": (ids == 2).float().expand(3, -1, -1),
+        "ids": ids,
+        "things": things,
+        "labels": label_vector(["room"]),
+    }
+    for i in range(20):
+        part = close_up(view, generator(i))
+        share = (part["ids"] == 2).float().mean().item()
+        assert share == pytest.approx(400 / 64**2, rel=0.1), "a small thing: half the view's side, all of it inside"
+        assert torch.equal(part["image"][0] > 0.5, part["ids"] == 2)
+        assert part["caption"] == "a photo of a room with a red ball"
+    nothing = {**view, "ids": torch.ones_like(ids)}
+    assert close_up(nothing, generator(0)) is nothing
+
+
+def test_a_share_of_views_is_close(views):
+    wide, near = (TrainingPictures([views], style=0, close=share) for share in (0.0, 1.0))
+    assert "depth" in wide.view(0, generator(0))
+    assert {near.view(0, generator(i))["caption"] for i in range(4)} == {
+        "a photo of a room with a red ball on a wooden floor"
+    }
+    assert near.view(0, generator(0))["image"].std() != wide.view(0, generator(0))["image"].std()
+    assert torch.equal(near.view(0)["image"], wide.view(0)["image"]), "as it was rendered without a generator"
+    with pytest.raises(ValueError, match="close is 1.5"):
+        TrainingPictures([views], close=1.5)

@@ -14,8 +14,7 @@ from workbench.diffusion.export import write_model
 from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
 from workbench.diffusion.models import seeded
 from workbench.diffusion.training import ModelTask, tiled
-from workbench.diffusion.training_data import TrainingPictures, generator
-from workbench.image import resize
+from workbench.diffusion.training_data import TrainingPictures, cut_out, generator
 
 NAME = "tiny-classifier"
 CELL = 8
@@ -225,16 +224,13 @@ class Naming(nn.Module):
 
 def enlarged_part(view: dict, rng: np.random.Generator) -> dict:
     """A square of a view, at least half its side, at the view's size, with the labels of what is seen in it."""
-    from workbench.world.views import KINDS  # naming needs no world, only learning does
+    from workbench.world.views import kind_of  # naming needs no world, only learning does
 
     size = view["image"].shape[-1]
     side = size if rng.random() < WHOLE else int(rng.integers(size // 2, size + 1))
     y, x = rng.integers(size - side + 1, size=2)
-    image = resize(view["image"][None, :, y : y + side, x : x + side], (size, size))[0]
-    part = view["ids"][None, None, y : y + side, x : x + side]
-    ids = nn.functional.interpolate(part.float(), (size, size)).long()[0, 0]
-    kind = KINDS[int(view["labels"][: len(KINDS)].argmax())]
-    return {"image": image, **labels_of(ids, view["things"], kind)}
+    part = cut_out(view, int(x), int(y), side)
+    return {"image": part["image"], **labels_of(part["ids"], view["things"], kind_of(view["labels"]))}
 
 
 def labels_of(ids: torch.Tensor, things: list[str], kind: str) -> dict[str, torch.Tensor]:

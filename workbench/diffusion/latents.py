@@ -194,6 +194,7 @@ def _plan(vae: AutoencoderKL, source: TrainingPictures, count: int, seed: int, h
         "holes": holes and [*SHOWN],
         "photo_share": source.photo_share,
         "style": source.style,
+        "close": source.close,
     }
     return {"vae": digest.hexdigest(), "scaling_factor": vae.config.scaling_factor, "sets": sets, **told}
 

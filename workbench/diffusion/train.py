@@ -38,13 +38,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
     parser.add_argument(
         "--base",
-        help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none); "
-        "its text encoder stays as it is",
+        help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none). The text "
+        "encoder stays as it is",
     )
     parser.add_argument(
         "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
     )
     parser.add_argument("--latents", type=int, default=30_000, help="t2i, inpaint: pictures encoded beforehand (30000)")
+    parser.add_argument(
+        "--close", type=float, default=0.0, help="t2i: share of views cut about one of their things (0)"
+    )
     parser.add_argument("--small-steps", type=int, default=0, help="t2i, inpaint: first so many at half the side (0)")
     return parser
 
@@ -115,21 +118,21 @@ def _export(trainer: Trainer, options) -> None:
     print(f"{trainer.task.name}: {trainer.step} updates, written to {folder}")
 
 
-def read_pictures(options, photos: float = 0.0, kinds=None) -> tuple:
+def read_pictures(options, photos: float = 0.0, kinds=None, close: float = 0.0) -> tuple:
     """Training and validation pictures, as the options say; ``photos`` is the share of photographs unless told."""
     from workbench.diffusion.training_data import TrainingPictures
 
     share = options.photos if options.photos is not None else photos
-    train = TrainingPictures(options.data, share, options.style, kinds)
+    train = TrainingPictures(options.data, share, options.style, kinds, close)
     return train, TrainingPictures(options.validation, 0.0, 0.0, kinds)
 
 
 def _before(source, then: str) -> str:
     """What the card of a model that is gone on from tells of its training, as the beginning of a longer one."""
+    from workbench.diffusion import bundled
     from workbench.diffusion.export import how_trained
-    from workbench.diffusion.pipelines import find_folder
 
-    told = how_trained(find_folder(source))
+    told = how_trained(MODELS / source if source in bundled() else source)
     return f"{told} {then}: " if told else ""
 
 
@@ -193,13 +196,15 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
     from workbench.diffusion.denoiser import DenoiserTask
     from workbench.diffusion.latents import build_cache, read_cache
 
-    train, validation = read_pictures(options, 0.15)
+    train, validation = read_pictures(options, 0.15, close=options.close)
     holes = objective.unet.config.in_channels == 9
     part = (accelerator.process_index, accelerator.num_processes)
     vae = vae.to(accelerator.device)
     cache = build_cache(vae, train, run / "latents", options.latents, settings.seed, holes, part)
     accelerator.wait_for_everyone()
-    return DenoiserTask(objective, vae, tokenizer, read_cache(cache), validation, options.small_steps)
+    task = DenoiserTask(objective, vae, tokenizer, read_cache(cache), validation, options.small_steps)
+    task.about += f" Of the rendered views {options.close:.0%} were cut about a thing." if options.close else ""
+    return task
 
 
 def _classifier(options, settings, run, accelerator) -> ModelTask:

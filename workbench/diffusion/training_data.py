@@ -76,19 +76,21 @@ class TrainingPictures:
         photo_share: share of crops among all pictures, 0 to 1.
         style: strength of the photographic styles, 0 none.
         kinds: which kinds of data sets are taken; None takes all.
+        close: share of views of rooms and facades that are drawn as `close_up`, 0 to 1.
 
     Raises:
         FileNotFoundError: a folder holds no rendered views.
         ValueError: views of another size, or no folder of a wanted kind.
     """
 
-    def __init__(self, folders: Iterable, photo_share: float = 0.0, style: float = 1.0, kinds=None):
+    def __init__(self, folders: Iterable, photo_share: float = 0.0, style: float = 1.0, kinds=None, close: float = 0.0):
         from workbench.world.dataset import RenderedSet
 
         sets = [RenderedSet(folder) for folder in folders]
         self.sets = [s for s in sets if kinds is None or s.plan["kind"] in kinds]
         self.photo_share = check.number(photo_share, "photo_share", 0, 1)
         self.style = check.number(style, "style", 0, 2)
+        self.close = check.number(close, "close", 0, 1)
         if not self.sets:
             told = ", ".join(s.plan["kind"] for s in sets) or "nothing"
             raise ValueError(f"the folders hold {told}, expected views of kind {' or '.join(kinds or ('any',))}.")
@@ -122,11 +124,13 @@ class TrainingPictures:
             return out
         from workbench.world.style import apply_style, random_style
 
+        if self.close > 0 and "foreground" not in out and rng.random() < self.close:
+            out = close_up(out, rng)
         if self.style > 0:
             seed = int(rng.integers(2**31))
             out["image"] = apply_style(out["image"][None], random_style(seed, self.style), seed)[0]
         mirrored = rng.random() < 0.5
-        return {**out, **{key: _flipped(out[key], mirrored) for key in ("image", "depth", "ids")}}
+        return {**out, **{key: _flipped(out[key], mirrored) for key in ("image", "depth", "ids") if key in out}}
 
     def _background(self, rng: np.random.Generator | None) -> torch.Tensor:
         """What a sprite stands before: a colour, or another view or crop; (3, 1, 1) or (3, H, W). Grey without rng."""
@@ -139,6 +143,40 @@ class TrainingPictures:
             return self.crops.draw(rng)["image"]
         other = self.row(int(rng.integers(len(self))))
         return other["image"] if "image" in other else torch.from_numpy(rng.random((3, 1, 1), dtype=np.float32))
+
+
+def cut_out(view: dict, x: int, y: int, side: int) -> dict:
+    """image (3, H, W) and ids (H, W) of a square of a view, enlarged to the view's size."""
+    size = view["image"].shape[-2:]
+    ids = view["ids"][None, None, y : y + side, x : x + side].float()
+    image = pictures.resize(view["image"][None, :, y : y + side, x : x + side], size)[0]
+    return {"image": image, "ids": torch.nn.functional.interpolate(ids, size).long()[0, 0]}
+
+
+def close_up(view: dict, rng: np.random.Generator) -> dict:
+    """A view seen nearer, about one of its things, with the caption of what is still seen: image, ids, caption.
+
+    Most things of a room are small in it, and each is one of many in its caption. Here they are learnt one by one. The
+    square has at least half of the view's side. Things are drawn whatever their size; a view without any stays whole.
+    """
+    from workbench.world.views import SURROUNDINGS, kind_of, seen_in, sentence
+
+    things, whole = view["things"], view["ids"].shape[-1]
+    seen = [i for i in seen_in(view["ids"], len(things)) if things[i].split()[-1] not in SURROUNDINGS]
+    if not seen:
+        return view
+    ys, xs = torch.nonzero(view["ids"] == 1 + int(rng.choice(seen)), as_tuple=True)
+    (x0, x1), (y0, y1) = ((int(at.min()), int(at.max()) + 1) for at in (xs, ys))
+    side = min(whole, max(whole // 2, int(max(x1 - x0, y1 - y0) * rng.uniform(1.2, 2.5))))
+    x, y = (_start(rng, *ends, side, whole) for ends in ((x0, x1), (y0, y1)))
+    part = cut_out(view, x, y, side)
+    return {**part, "caption": sentence(kind_of(view["labels"]), things, seen_in(part["ids"], len(things)))}
+
+
+def _start(rng: np.random.Generator, low: int, high: int, side: int, whole: int) -> int:
+    """Where a square of this side begins, in 0 ... whole, so that [low, high) lies in it."""
+    first, last = max(0, high - side), min(low, whole - side)
+    return int(rng.integers(first, last + 1)) if first <= last else min(first, whole - side)
 
 
 def held_out_crops() -> torch.Tensor:

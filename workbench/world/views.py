@@ -1,7 +1,7 @@
 """What is true about a picture in words and numbers: caption, labels, where each pixel is in another view."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -40,9 +40,14 @@ VISIBLE = 0.004
 
 def visible_things(view: View, share: float = VISIBLE) -> list[int]:
     """Indices of the things that cover at least this share of the picture, the largest first."""
-    counts = torch.bincount(view.ids.flatten(), minlength=len(view.scene.things) + 1)[1:]
+    return seen_in(view.ids, len(view.scene.things), share)
+
+
+def seen_in(ids: torch.Tensor, things: int, share: float = VISIBLE) -> list[int]:
+    """The same from ids (H, W): i + 1 where thing i of so many is seen, 0 for nothing."""
+    counts = torch.bincount(ids.flatten(), minlength=things + 1)[1:]
     order = torch.argsort(counts, descending=True, stable=True).tolist()
-    return [i for i in order if counts[i] >= share * view.ids.numel()]
+    return [i for i in order if counts[i] >= share * ids.numel()]
 
 
 def describe(thing: Thing) -> str:
@@ -65,25 +70,25 @@ def caption(view: View, most: int = 4) -> str:
         >>> caption(view)
         'a photo of a room with a red striped ball and a blue cube on a brown wooden floor'
     """
-    scene, seen = view.scene, visible_things(view)
-    if scene.kind == "sprite":
-        return f"a photo of {_with_article(describe(scene.things[0]))}"
-    listed, phrases = [i for i in seen if scene.things[i].word not in SURROUNDINGS], {}
+    return sentence(view.scene.kind, [describe(thing) for thing in view.scene.things], visible_things(view), most)
+
+
+def sentence(kind: str, things: Sequence[str], seen: Sequence[int], most: int = 4) -> str:
+    """A caption from descriptions ("red striped ball") and the numbers of those that are seen, the largest first."""
+    if kind == "sprite":
+        return f"a photo of {_with_article(things[0])}"
+    words = [thing.split()[-1] for thing in things]
+    listed, phrases = [i for i in seen if words[i] not in SURROUNDINGS], {}
     for i in listed:
-        if scene.kind == "room" and scene.things[i].word != "window":
-            phrases.setdefault(_with_article(describe(scene.things[i])), None)
-        else:
-            several = sum(scene.things[j].word == scene.things[i].word for j in listed) > 1
-            phrases.setdefault(
-                plural(scene.things[i].word) if several else _with_article(describe(scene.things[i])), None
-            )
+        several = sum(words[j] == words[i] for j in listed) > 1 and (kind != "room" or words[i] == "window")
+        phrases.setdefault(plural(words[i]) if several else _with_article(things[i]), None)
     phrases = list(phrases)[:most]
-    words = {scene.things[i].word: i for i in reversed(seen)}
-    ground, house = "", _with_article(scene.kind)
-    if "floor" in words and scene.kind == "room":
-        ground = f" on {_with_article(describe(scene.things[words['floor']]))}"
-    if "wall" in words and scene.kind == "facade":
-        house = _with_article(describe(scene.things[words["wall"]]).removesuffix("wall") + "facade")
+    surroundings = {words[i]: things[i] for i in reversed(seen)}
+    ground, house = "", _with_article(kind)
+    if "floor" in surroundings and kind == "room":
+        ground = f" on {_with_article(surroundings['floor'])}"
+    if "wall" in surroundings and kind == "facade":
+        house = _with_article(surroundings["wall"].removesuffix("wall") + "facade")
     return f"a photo of {house}" + (f" with {_listing(phrases)}" if phrases else "") + ground
 
 
@@ -138,6 +143,11 @@ _WORDS = {"a", "an", "photo", "of", "with", "and", "on", *LABELS, *map(plural, O
 def labels(view: View) -> torch.Tensor:
     """The multi-label vector: 1 for each of `LABELS` that some visible thing bears. float32 (len(LABELS),)."""
     return label_vector([view.scene.kind, *(describe(view.scene.things[i]) for i in visible_things(view))])
+
+
+def kind_of(labels: torch.Tensor) -> str:
+    """Which of `KINDS` a label vector (L,) names."""
+    return KINDS[int(labels[: len(KINDS)].argmax())]
 
 
 def label_vector(descriptions: Iterable[str]) -> torch.Tensor:
