@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from IPython.display import display
 from ipywidgets import HTML, Button, HBox, Image, IntSlider, VBox
 
 from workbench import check, image
+from workbench.widgets.shown import InCell
 from workbench.widgets.static_picture import HIDDEN, StaticPicture
 from workbench.widgets.timing import Sparingly, later, one_at_a_time
 from workbench.widgets.training_monitor.curves import Curves
@@ -36,7 +36,7 @@ _LOOKS = f"""
 """
 
 
-class TrainingMonitor:
+class TrainingMonitor(InCell):
     """Watch a training run and drive it: its losses, gradients, updates by layer, and samples on fixed seeds.
 
     The monitor works by the run's own verbs and keeps nothing of it but samples, so run and monitor can be used side
@@ -212,10 +212,6 @@ class TrainingMonitor:
         width = max(part.shape[-1] for part in parts)
         return torch.cat([_framed(part, part.shape[-2], width) for part in parts], -2)
 
-    def show(self) -> None:
-        """Displays the monitor, and a static picture for whoever opens the notebook without a kernel."""
-        self._ipython_display_()
-
     def close(self) -> None:
         """Takes the monitor off the page; the run is left as it is."""
         if not self._closed:
@@ -227,15 +223,6 @@ class TrainingMonitor:
 
     def __repr__(self) -> str:
         return f"TrainingMonitor({numbers_of(self.training)})"
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The widget, a picture and a line of text: a page shows the best of them it can."""
-        return dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self), "image/png": self._static.png()}
-
-    def _ipython_display_(self) -> None:
-        """Shows the widget, and in an output of its own the picture for a page without a kernel."""
-        display(dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self)}, raw=True)
-        self._static.show()
 
     # Inside
 
