@@ -110,11 +110,12 @@ class Sparingly:
         return time.monotonic() >= self._free_at
 
     @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """What is done inside is a drawing."""
+    def drawing(self, counted: bool = True) -> Iterator[None]:
+        """What is done inside is a drawing; where it is not counted, the next one need not wait the longer for it."""
         started = time.monotonic()
         try:
             yield
         finally:
             ended = time.monotonic()
-            self._free_at = ended + max(self._seconds, (ended - started) * (1 / self._share - 1))
+            cost = ended - started if counted else 0.0
+            self._free_at = ended + max(self._seconds, cost * (1 / self._share - 1))

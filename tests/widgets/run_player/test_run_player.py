@@ -601,8 +601,8 @@ def test_on_the_way_drawing_takes_a_small_share_of_the_time(make_run, monkeypatc
     drawn.clear()
     player.finish()
     assert drawn[-1] == (600, False)
-    allowed = going.SHARE * 600 * 0.02 / 0.2  # 6
-    assert 0.8 * allowed <= len(drawn) - 1 <= allowed + 1
+    allowed = 600 * 0.02 / (0.2 * (1 / going.SHARE - 1))  # 6.7
+    assert allowed - 1 <= len(drawn) - 1 <= allowed + 1
     assert all(running for _, running in drawn[:-1])
     assert player.buttons["step"].disabled
     player.close()

@@ -92,7 +92,7 @@ def drawn(monkeypatch, clock):
     def draw(self):
         clock.now += 0.5
         steps.append(len(self.axes[0].lines[0].get_xdata()))
-        return torch.full((1, 3, 4, 8), len(steps) / 100)
+        return torch.full((1, 3, 4, 8), len(steps) / 1000)
 
     monkeypatch.setattr(plot.Picture, "pixels", draw)
     return steps
@@ -142,7 +142,7 @@ def test_the_last_state_is_always_shown(run, clock, drawn):
     monitor = TrainingMonitor(timed(run, clock, 0.001))
 
     def newest():
-        return bytes(monitor.curves.value) == image.to_png(torch.full((1, 3, 4, 8), len(drawn) / 100))
+        return bytes(monitor.curves.value) == image.to_png(torch.full((1, 3, 4, 8), len(drawn) / 1000))
 
     for i in (1, 2, 3):
         monitor.step()

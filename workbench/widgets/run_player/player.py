@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 
 import torch
 
@@ -312,7 +312,7 @@ class RunPlayer(Going, InCell):
         if self._closed:
             return
         self._views.owing = False
-        with self._sparingly.drawing() if self.running else nullcontext():  # what is shown at rest does not count
+        with self._sparingly.drawing(counted=self.running):
             self._screen.show_status(*self._told_status())
             self._screen.show(self._drive, self.running, self._views, hurry)
         _ = self._sharpen_at_rest.request() if self._views.owing else self._sharpen_at_rest.cancel()
