@@ -58,9 +58,7 @@ def tell_denoising(pipe, scene, steps: int, turns: int) -> None:
         wb.RunPlayer(wb.DenoisingRun(pipe, seed=0, **given)).finish()
 
     a, b = least(alone, watched, turns=turns)
-    print(
-        f"denoising: {steps} steps {a:.2f} s; in a player, with all that it shows at both ends: {b / a:.2f} times the time"
-    )
+    print(f"denoising: {steps} steps {a:.2f} s; in a player, with what it shows at both ends: {b / a:.2f} times")
 
 
 def main() -> None:
