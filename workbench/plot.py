@@ -33,6 +33,13 @@ class Picture(Figure):
             return "image/png", png
         return "image/jpeg", self._save("jpeg", pil_kwargs={"quality": 85, "subsampling": 0})
 
+    def pixels(self) -> torch.Tensor:
+        """The figure drawn once, no more: (1, 3, H, W) in [0, 1]. `encode` draws it several times to trim its edges."""
+        canvas = FigureCanvasAgg(self)
+        canvas.draw()
+        drawn = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # (H, W, 3)
+        return drawn.permute(2, 0, 1)[None].float() / 255
+
     def _save(self, format: str, **options) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format=format, dpi=80, bbox_inches="tight", pad_inches=0.05, **options)
@@ -372,14 +379,11 @@ def contact_sheet(title: str, rows, width: int = 880) -> torch.Tensor:
     page = torch.ones(3, y, width)
     for x, top, picture in places:
         page[:, top : top + picture.shape[-2], x : x + picture.shape[-1]] = picture[0]
-    figure = Figure(figsize=(width / 100, y / 100), dpi=100)
-    canvas = FigureCanvasAgg(figure)
+    figure = Picture(figsize=(width / 100, y / 100), dpi=100)
     figure.figimage(page.permute(1, 2, 0).numpy(), origin="upper")
     for x, base, words, size, align, weight in texts:
         figure.text(x / width, 1 - base / y, words, fontsize=size, ha=align, va="baseline", weight=weight)
-    canvas.draw()
-    drawn = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # (H, W, 3)
-    return drawn.permute(2, 0, 1)[None].float() / 255
+    return figure.pixels()
 
 
 def _to_width(picture: torch.Tensor, width: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 A widget knows arrays and callables only; no other room of the workbench imports this one. All of them share
 `static_picture`, what is left of a widget without a kernel, `timing`, when to draw, `looks` and `parts`, what they look
-like and are made of; the views also `stage`, pictures to point at, and `shown`, how a view stands in its cell.
+like and are made of, and `shown`, how they stand in a cell; the views also `stage`, pictures to point at.
 """
 
 from workbench.widgets.attention_view import AttentionView

@@ -1,4 +1,4 @@
-"""What the views share: how one stands in a cell, tells what went wrong, and leaves a picture behind."""
+"""What widgets share: how one stands in a cell and leaves a picture behind; views also, how they tell what is wrong."""
 
 import html
 import traceback
@@ -14,7 +14,34 @@ from workbench.widgets.static_picture import StaticPicture
 from workbench.widgets.timing import one_at_a_time
 
 
-class Shown:
+class InCell:
+    """Base of all widgets: stands in a notebook cell, and leaves a picture there.
+
+    Attributes:
+        widget: the outermost part.
+    """
+
+    widget: VBox
+    _static: StaticPicture
+
+    def show(self) -> None:
+        """Displays the widget, and a static picture for whoever opens the notebook without a kernel."""
+        self._ipython_display_()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        """The widget, a picture and a line of text: a page shows the best of them it can."""
+        return self._bundle() | {"image/png": self._static.png()}
+
+    def _ipython_display_(self) -> None:
+        """Shows the widget, and in an output of its own the picture for a page without a kernel."""
+        display(self._bundle(), raw=True)
+        self._static.show()
+
+    def _bundle(self) -> dict:
+        return dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self)}
+
+
+class Shown(InCell):
     """Base of the views: a widget with a status line, and a static picture of the same state below it.
 
     A subclass makes ``widget``, gives `snapshot`, and calls `_changed` after each change.
@@ -23,12 +50,10 @@ class Shown:
         name: what it is, as in "the attention view".
 
     Attributes:
-        widget: the outermost part.
         snapshot: gives the view as a picture, (1, 3, H, W) in [0, 1].
         error: what last went wrong in a button, a timer or with the mouse; None after the next success.
     """
 
-    widget: VBox
     snapshot: Callable[[], torch.Tensor]
 
     def __init__(self, name: str):
@@ -42,10 +67,6 @@ class Shown:
     def status(self) -> str:
         """What the status line says: what went wrong, or why there is nothing to be seen; "" for nothing."""
         return self._told_status()[0]
-
-    def show(self) -> None:
-        """Displays the view, and a static picture for whoever opens the notebook without a kernel."""
-        self._ipython_display_()
 
     @one_at_a_time
     def close(self) -> None:
@@ -102,12 +123,3 @@ class Shown:
             trace = "".join(traceback.format_exception(self.error))
             return str(self.error) or type(self.error).__name__, "error", trace
         return self._note(), "stop", ""
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The widget, a picture and a line of text: a page shows the best of them it can."""
-        return dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self), "image/png": self._static.png()}
-
-    def _ipython_display_(self) -> None:
-        """Shows the widget, and in an output of its own the picture for a page without a kernel."""
-        display(dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self)}, raw=True)
-        self._static.show()

@@ -1,10 +1,12 @@
-"""When to draw: not for every mouse move, never too late for the last one, and one at a time."""
+"""When to draw: not for every mouse move or step, never too late for the last one, and one at a time."""
 
 import asyncio
 import functools
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 ONE_AT_A_TIME = threading.RLock()
 """Held by whoever changes a widget or draws. JupyterLab hands what the mouse does to a thread of its own (a subshell of
@@ -88,3 +90,32 @@ class AtRest:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class Sparingly:
+    """Tells when to draw again during other work, so that drawing takes a small share of the time on any machine.
+
+    Args:
+        share: of the time that drawing may take, above 0, at most 1.
+        seconds: that pass between two drawings at least.
+    """
+
+    def __init__(self, share: float, seconds: float):
+        self._share, self._seconds = share, seconds
+        self._free_at = -math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether enough time has passed since the last drawing, for as long as that took."""
+        return time.monotonic() >= self._free_at
+
+    @contextmanager
+    def drawing(self, counted: bool = True) -> Iterator[None]:
+        """What is done inside is a drawing; where it is not counted, the next one need not wait the longer for it."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            ended = time.monotonic()
+            cost = ended - started if counted else 0.0
+            self._free_at = ended + max(self._seconds, cost * (1 / self._share - 1))

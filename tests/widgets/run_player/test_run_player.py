@@ -8,6 +8,7 @@ import json
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from PIL import Image
 from workbench import check
 from workbench.stepping.divergence import first_divergence
 from workbench.stepping.recording import load_recording, save_recording
-from workbench.widgets.run_player import RunPlayer, time_line
+from workbench.widgets import timing
+from workbench.widgets.run_player import RunPlayer, going, time_line
 from workbench.widgets.run_player.controls import parse_changes
 from workbench.widgets.run_player.tree import BreakMarks, label
 from workbench.widgets.run_player.views import View, Views
@@ -573,6 +575,47 @@ def test_in_a_hurry_slow_pictures_wait_for_rest(make_run, monkeypatch):
     assert not player._views.owing
 
 
+def test_on_the_way_drawing_takes_a_small_share_of_the_time(make_run, monkeypatch):
+    """By a clock on which a step takes 0.02 s and a drawing 0.2 s; a step by hand and the end are always shown."""
+    clock, drawn = SimpleNamespace(now=50.0), []
+    clock.monotonic = lambda: clock.now
+    for module in (timing, going):
+        monkeypatch.setattr(module, "time", clock)
+    run = make_run(steps=600)
+    player = RunPlayer(run)
+    forward, show = player._drive.forward, player._screen.show
+
+    def slow():
+        clock.now += 0.02
+        return forward()
+
+    def draw(drive, running, *rest):
+        clock.now += 0.2
+        drawn.append((drive.i, running))
+        show(drive, running, *rest)
+
+    player._drive.forward, player._screen.show = slow, draw
+    player.step()
+    player.step()
+    assert drawn == [(1, False), (2, False)]
+    drawn.clear()
+    player.finish()
+    assert drawn[-1] == (600, False)
+    allowed = 600 * 0.02 / (0.2 * (1 / going.SHARE - 1))  # 6.7
+    assert allowed - 1 <= len(drawn) - 1 <= allowed + 1
+    assert all(running for _, running in drawn[:-1])
+    assert player.buttons["step"].disabled
+    player.close()
+
+
+def test_the_static_picture_waits_while_it_goes(player, run, monkeypatch):
+    followed = []
+    monkeypatch.setattr(player._screen.static, "follow", lambda: followed.append(run.i))
+    player._sparingly = timing.Sparingly(1.0, 0)  # everything is drawn
+    player.finish()
+    assert followed == [8]
+
+
 def test_what_is_not_a_number_is_seen(player, run):
     player.step()
     run.state.latents[..., 0, 0] = torch.nan
@@ -599,7 +642,7 @@ def test_bundle_and_snapshot(player):
 
 def test_display_gives_two_outputs(player, monkeypatch):
     shown = []
-    monkeypatch.setattr("workbench.widgets.run_player.player.display", lambda *args, **kwargs: shown.append(args[0]))
+    monkeypatch.setattr("workbench.widgets.shown.display", lambda *args, **kwargs: shown.append(args[0]))
     monkeypatch.setattr("workbench.widgets.static_picture.display", lambda *args, **kwargs: shown.append(args[0]))
     player.show()
     assert [set(bundle) - {"text/plain"} for bundle in shown] == [

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from ipycanvas import MultiCanvas
-from IPython.display import display
 from ipywidgets import Box, HBox, VBox
 
 from workbench import image, mask, plot
@@ -14,7 +13,8 @@ from workbench.widgets.mask_editor.canvas_view import CanvasView
 from workbench.widgets.mask_editor.document import MaskDocument
 from workbench.widgets.mask_editor.pointer import FRAME_ROOM, Pointer, Settings
 from workbench.widgets.mask_editor.toolbar import Toolbar
-from workbench.widgets.parts import close_all
+from workbench.widgets.parts import classed, close_all
+from workbench.widgets.shown import InCell
 from workbench.widgets.static_picture import StaticPicture
 from workbench.widgets.timing import one_at_a_time
 
@@ -24,7 +24,7 @@ _last_hole: dict[str, np.ndarray] = {}
 """The last pixels with something drawn, of any editor in this session, for each mode."""
 
 
-class MaskEditor:
+class MaskEditor(InCell):
     """Draw the hole on a photograph.
 
     The mask lives in Python; the browser only shows it. So it works without a browser, survives a reloaded page, and
@@ -55,8 +55,7 @@ class MaskEditor:
         self._pointer = Pointer(self, self._view, self._settings)
         self._toolbar = Toolbar(self, self._settings, self._attempt)
         self._static = StaticPicture("the mask editor", self.snapshot, self._attempt, PICTURE_SIDE)
-        self._stage = Box([self._view.canvas])
-        self._stage.add_class("workbench-stage")
+        self._stage = classed(Box([self._view.canvas]), "workbench-stage")
         self.widget = self._lay_out()
         self._listen(self._view.canvas)
         self._document.observe_gestures(self._after_gesture)
@@ -267,10 +266,6 @@ class MaskEditor:
         self._view.redraw()
         self._show_state()
 
-    def show(self) -> None:
-        """Displays the editor, and a static picture for whoever opens the notebook without a kernel."""
-        self._ipython_display_()
-
     def close(self) -> None:
         """Takes the editor off the page. The mask can still be read."""
         if not self._closed:
@@ -288,18 +283,6 @@ class MaskEditor:
             f"MaskEditor({height}x{width} photograph, {self._told_coverage()}, "
             f"{count} gesture{'' if count == 1 else 's'})"
         )
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The widget, a picture and a line of text: a page shows the best of them it can."""
-        bundle = dict(self.widget._repr_mimebundle_())
-        return bundle | {"text/plain": repr(self), "image/png": self._static.png()}
-
-    def _ipython_display_(self) -> None:
-        """Shows the widget, and in an output of its own the picture for a page without a kernel."""
-        bundle = self._repr_mimebundle_()
-        del bundle["image/png"]
-        display(bundle, raw=True)
-        self._static.show()
 
     # Inside
 
@@ -327,12 +310,9 @@ class MaskEditor:
             _ = self._stage.add_class(name) if wanted else self._stage.remove_class(name)
 
     def _lay_out(self) -> VBox:
-        body = HBox([self._toolbar.palette, self._stage])
-        body.add_class("workbench-body")
+        body = classed(HBox([self._toolbar.palette, self._stage]), "workbench-body")
         parts = (page.looks_and_script(), self._toolbar.header, body, self._toolbar.status)
-        widget = VBox([*parts, self._toolbar.help, self._toolbar.files])
-        widget.add_class(page.ROOT)
-        return widget
+        return classed(VBox([*parts, self._toolbar.help, self._toolbar.files]), page.ROOT)
 
     def _listen(self, canvas: MultiCanvas) -> None:
         """Connects the canvas to the pointer; ipywidgets would only log what goes wrong there, so it is caught here."""

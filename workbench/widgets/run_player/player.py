@@ -1,46 +1,26 @@
 """`wb.RunPlayer`: a denoising run, or a recording of one, in a notebook cell. Every button is also a method."""
 
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
-from IPython.display import display
 
 from workbench import check
 from workbench.widgets.run_player import tree
 from workbench.widgets.run_player.drive import Drive, name_of
+from workbench.widgets.run_player.going import Goal, Going
 from workbench.widgets.run_player.screen import Screen, end_of
 from workbench.widgets.run_player.views import Views, hole_of
-from workbench.widgets.timing import AtRest, later, one_at_a_time
+from workbench.widgets.shown import InCell
+from workbench.widgets.timing import AtRest, one_at_a_time
 
-PACE = 0.12
-"""Seconds from one step to the next while playing, if computing them does not take longer."""
-DRAW_EVERY = 0.25
-"""Seconds between two drawings on the way to a step."""
 SHARPEN_AFTER = 0.2
 """Seconds of rest after which pictures are decoded that could not be decoded in a hurry."""
 _NEEDED = ("i", "recorded", "state", "states", "step", "back", "goto", "decode")
 
 
-@dataclass(frozen=True)
-class Goal:
-    """Where the player is going by itself.
-
-    Args:
-        end: the step to reach; None for the end of the run.
-        stops: whether breakpoints and watches end it.
-        paced: whether it goes slowly enough to be watched.
-    """
-
-    end: int | None
-    stops: bool = True
-    paced: bool = False
-
-
-class RunPlayer:
+class RunPlayer(Going, InCell):
     """Play a run, step through it both ways, stop it, branch it, and see what is in it.
 
     It works by the run's own verbs, so run and player can be used side by side; after moving the run from code, call
@@ -77,21 +57,16 @@ class RunPlayer:
                 raise TypeError(f"{told}, expected a DenoisingRun or a recording.")
         if diverge is not None and not callable(diverge):
             raise TypeError(f"diverge is a {type(diverge).__name__}, expected a function such as wb.first_divergence.")
+        super().__init__()
         self._drive = Drive(run, other)
         self.outsiders = []
         if other is not None:
             self._introduce(other, run)
         self._views = Views(hole_of(run, mask))
         self._diverge = diverge
-        self._goal: Goal | None = None
-        self._ticket: object = None  # of the work in progress: an appointment with an older one is void
-        self._drawn_at = 0.0
-        self._said: str | None = None
-        self.error: Exception | None = None
-        self._closed = False
         self._screen = Screen(self, self._attempt, diverge is not None, len(run.state.latents))
         self._sharpen_at_rest = AtRest(self._sharpen, SHARPEN_AFTER, self._attempt)
-        self.widget = self._screen.widget
+        self.widget, self._static = self._screen.widget, self._screen.static
         if other is not None:
             self._drive.toward(run.i)
         self.refresh()
@@ -112,11 +87,6 @@ class RunPlayer:
     def buttons(self) -> dict:
         """The buttons by name."""
         return self._screen.controls.buttons
-
-    @property
-    def running(self) -> bool:
-        """Whether it is on its way to a step."""
-        return self._goal is not None
 
     @property
     def status(self) -> str:
@@ -265,10 +235,6 @@ class RunPlayer:
         """The panels, and under them a strip of predicted pictures: (1, 3, H, W) in [0, 1]."""
         return self._screen.snapshot(self._drive, self._views)
 
-    def show(self) -> None:
-        """Displays the player, and a static picture for whoever opens the notebook without a kernel."""
-        self._ipython_display_()
-
     def close(self) -> None:
         """Takes the player off the page; the run is left as it is."""
         if not self._closed:
@@ -289,70 +255,7 @@ class RunPlayer:
             f"{self.run.recorded} recorded{beside})"
         )
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The widget, a picture and a line of text: a page shows the best of them it can."""
-        return dict(self.widget._repr_mimebundle_()) | {
-            "text/plain": repr(self),
-            "image/png": self._screen.static.png(),
-        }
-
-    def _ipython_display_(self) -> None:
-        """Shows the widget, and in an output of its own the picture for a page without a kernel."""
-        display(dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self)}, raw=True)
-        self._screen.static.show()
-
-    # Going
-
-    @one_at_a_time
-    def _aim(self, goal: Goal) -> "RunPlayer":
-        if self._closed:
-            raise RuntimeError("the player is closed, make another one.")
-        self._halt()
-        self._goal, self._ticket = goal, object()
-        return self
-
-    def _halt(self) -> None:
-        """Ends what is going on, and forgets what was said."""
-        self._goal = self._ticket = self.error = self._said = None
-
-    def _arrive(self, wait: bool = True):
-        """Goes on until the goal is reached or given up, or sets out to; returns the state there."""
-        ticket = self._ticket
-        if not wait:
-            self._go_on(ticket)
-        while wait and self.running and ticket is self._ticket:
-            self._chunk()
-        return self.run.state
-
-    def _go_on(self, ticket: object) -> None:
-        """One step, and an appointment for the next."""
-        while self.running and ticket is self._ticket:
-            started = time.monotonic()
-            goal = self._chunk()
-            rest = PACE - (time.monotonic() - started) if goal is not None and goal.paced else 0
-            if later(max(rest, 0.01), lambda: self._attempt(self._go_on, ticket)) is not None:
-                return
-
-    @one_at_a_time
-    def _chunk(self) -> Goal | None:
-        """One step towards the goal; then shows where it stands. Returns the goal."""
-        goal = self._goal
-        if goal is None:
-            return None
-        try:
-            more = self._drive.forward() if goal.stops else self._drive.toward(goal.end)
-        except BaseException:  # an interrupt too
-            self._goal = None
-            with suppress(Exception):
-                self._show(hurry=True)
-            raise
-        if not more or (goal.stops and self.run.i == goal.end):
-            self._goal = None
-        if not self.running:
-            self._show(hurry=False)
-        elif goal.paced or time.monotonic() - self._drawn_at > DRAW_EVERY:
-            self._show(hurry=True)
-        return goal
+    # What the mouse and the keys ask for
 
     @one_at_a_time
     def scrub(self, i: int, final: bool) -> None:
@@ -409,9 +312,9 @@ class RunPlayer:
         if self._closed:
             return
         self._views.owing = False
-        self._screen.show_status(*self._told_status())
-        self._screen.show(self._drive, self.running, self._views, hurry)
-        self._drawn_at = time.monotonic()
+        with self._sparingly.drawing(counted=self.running):
+            self._screen.show_status(*self._told_status())
+            self._screen.show(self._drive, self.running, self._views, hurry)
         _ = self._sharpen_at_rest.request() if self._views.owing else self._sharpen_at_rest.cancel()
 
     def _sharpen(self) -> None:

@@ -67,7 +67,8 @@ class Screen:
         )
         self.controls.show_numbers([(name_of(one), facts(one.state)) for one in drive.runs])
         self.gallery.show(_rows(drive, views, hurry))
-        self.static.follow()
+        if not running:  # on the way it would be drawn for nobody
+            self.static.follow()
 
     def show_status(self, words: str, kind: str, trace: str) -> None:
         """The status line."""

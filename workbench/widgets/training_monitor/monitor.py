@@ -1,27 +1,28 @@
 """`wb.TrainingMonitor`: a training run, live in a notebook cell. Every button is also a method."""
 
 import html
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from IPython.display import display
 from ipywidgets import HTML, Button, HBox, Image, IntSlider, VBox
 
-from workbench import check, image, plot
+from workbench import check, image
+from workbench.widgets.shown import InCell
 from workbench.widgets.static_picture import HIDDEN, StaticPicture
-from workbench.widgets.timing import later, one_at_a_time
+from workbench.widgets.timing import Sparingly, later, one_at_a_time
+from workbench.widgets.training_monitor.curves import Curves
+from workbench.widgets.training_monitor.telling import bars_of, numbers_of
 
 CHUNK = 0.3
 """Seconds of steps after which others get their turn; a chunk is at least one step."""
-DRAW_EVERY = 1.5
-"""Seconds between two drawings of the curves while it runs; each costs about 0.3 s."""
-BARS = 12
-"""Layers shown: those whose last update was largest."""
+SHARE, DRAW_EVERY = 0.03, 1.5
+"""Of the time, what drawing may take while it runs; and how many seconds pass between two drawings at least."""
 SIDE = 128
 """Longest side of a sample in the strip, in pixels."""
+COLUMNS = 8
+"""Steps shown in the strip at most."""
 KEPT = 60
 """Samples kept at most; beyond it every second of the older ones goes."""
 ROOT = "workbench-training-monitor"
@@ -35,13 +36,16 @@ _LOOKS = f"""
 """
 
 
-class TrainingMonitor:
+class TrainingMonitor(InCell):
     """Watch a training run and drive it: its losses, gradients, updates by layer, and samples on fixed seeds.
 
     The monitor works by the run's own verbs and keeps nothing of it but samples, so run and monitor can be used side
     by side. Methods do their work before they return, in chunks of `CHUNK` seconds between which `pause` is heard
     (JupyterLab brings clicks in another thread). The buttons' work goes on by itself, a chunk at a time, and leaves the
     kernel free in between; `play` does so from code.
+
+    Watching costs little: on the way numbers follow each chunk, curves, bars and samples only as often as their drawing
+    takes no more than `SHARE` of the time. Where the run stands still all of them show its state.
 
     Args:
         run: with ``i, recorded, total, state, stopped, step(n), back(n), goto(i), history(name), loss_by_t()``:
@@ -54,9 +58,9 @@ class TrainingMonitor:
         TypeError: no such run, or a sample that is not callable.
 
     Example:
-        >>> monitor = TrainingMonitor(run, sample=lambda run: run.task.samples(), every=50)
+        >>> monitor = TrainingMonitor(run)
         >>> monitor.run(100); monitor.back(); monitor.snapshot().shape
-        torch.Size([1, 3, 310, 920])
+        torch.Size([1, 3, 232, 920])
     """
 
     def __init__(self, run, sample: Callable | None = None, every: int = 10):
@@ -69,8 +73,10 @@ class TrainingMonitor:
         self.samples: dict[int, torch.Tensor] = {}
         self._goal: int | None = None  # where it runs to; None: it stands
         self._ticket: object = None  # of the work in progress: an appointment with an older one is void
-        self._drawn_at = -math.inf
-        self._drawn: tuple[int, str, bytes] | None = None  # the curves: of how many steps, MIME type, bytes
+        self._sparingly = Sparingly(SHARE, DRAW_EVERY)
+        self._curves = Curves(run)
+        self._curves_shown: torch.Tensor | None = None
+        self._samples_shown: list[torch.Tensor] = []
         self._following = False  # the slider is being moved by us
         self._error: str | None = None
         self._closed = False
@@ -152,7 +158,7 @@ class TrainingMonitor:
             self._goal = None
             self.refresh()
             raise
-        if self.running and time.monotonic() - self._drawn_at < DRAW_EVERY:
+        if self.running and not self._sparingly.due:
             self._show_numbers()
         else:
             self.refresh()
@@ -182,38 +188,29 @@ class TrainingMonitor:
         """Draws everything anew, also what was done to the run from elsewhere."""
         if self._closed:
             return
-        self._show_numbers()
-        if self.training.recorded:
-            kind, self.curves.value = self._curves()
-            self.curves.format = kind.removeprefix("image/")
-        self.bars.value = self._bars()
-        shown = self.strip()
-        self.pictures.value = b"" if shown is None else image.to_png(shown, 128)
-        self.pictures.layout.display = "none" if shown is None else None
-        self._drawn_at = time.monotonic()
-        self._static.follow()
+        with self._sparingly.drawing():
+            self._show_numbers()
+            self._show_curves()
+            self.bars.value = bars_of(self.training.state)
+            self._show_samples()
+        if not self.running:  # on the way it would be drawn for nobody
+            self._static.follow()
 
     def strip(self) -> torch.Tensor | None:
         """Samples, a column a step, up to eight steps from first to last: (1, 3, H, W) in [0, 1]; None without any."""
-        steps = sorted(self.samples)
-        if not steps:
+        columns = [torch.cat(list(sample), 1)[None] for sample in self._chosen()]  # (1, 3, N h, w) each
+        if not columns:
             return None
-        count = min(8, len(steps))
-        chosen = sorted({steps[round(k * (len(steps) - 1) / max(1, count - 1))] for k in range(count)})
-        columns = [torch.cat(list(self.samples[i]), 1)[None] for i in chosen]  # (1, 3, N h, w) each
         height = max(column.shape[-2] for column in columns)
         return torch.cat([_framed(column, height, column.shape[-1] + 4) for column in columns], -1)
 
+    @one_at_a_time
     def snapshot(self) -> torch.Tensor:
         """Curves, and under them samples if there are any: (1, 3, H, W) in [0, 1]."""
-        curves, strip = image.load_image(self._curves()[1]), self.strip()
+        curves, strip = self._curves.picture(), self.strip()
         parts = [curves] if strip is None else [curves, strip]
         width = max(part.shape[-1] for part in parts)
         return torch.cat([_framed(part, part.shape[-2], width) for part in parts], -2)
-
-    def show(self) -> None:
-        """Displays the monitor, and a static picture for whoever opens the notebook without a kernel."""
-        self._ipython_display_()
 
     def close(self) -> None:
         """Takes the monitor off the page; the run is left as it is."""
@@ -225,17 +222,7 @@ class TrainingMonitor:
                 part.close()
 
     def __repr__(self) -> str:
-        return f"TrainingMonitor({_told(self.training)})"
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The widget, a picture and a line of text: a page shows the best of them it can."""
-        return dict(self.widget._repr_mimebundle_()) | {"text/plain": repr(self), "image/png": self._static.png()}
-
-    def _ipython_display_(self) -> None:
-        bundle = self._repr_mimebundle_()
-        del bundle["image/png"]
-        display(bundle, raw=True)
-        self._static.show()
+        return f"TrainingMonitor({numbers_of(self.training)})"
 
     # Inside
 
@@ -285,7 +272,7 @@ class TrainingMonitor:
     def _show_numbers(self) -> None:
         """Line of numbers, slider and buttons."""
         run = self.training
-        told = html.escape(_told(run))
+        told = html.escape(numbers_of(run))
         if getattr(run, "stopped", None):
             told += f"<br><b>stopped: {html.escape(run.stopped)}</b>"
         if self._error:
@@ -304,61 +291,29 @@ class TrainingMonitor:
                 name, self.running or over
             )
 
-    def _curves(self) -> tuple[str, bytes]:
-        """Loss, loss against t, and gradient norm, side by side: MIME type and bytes. Going back draws nothing anew."""
-        if self._drawn is None or self._drawn[0] != self.training.recorded:
-            self._drawn = self.training.recorded, *self._draw_curves()
-        return self._drawn[1:]
+    def _chosen(self) -> list[torch.Tensor]:
+        """The samples of up to eight steps."""
+        steps = sorted(self.samples)
+        count = min(COLUMNS, len(steps))
+        places = {round(k * (len(steps) - 1) / max(1, count - 1)) for k in range(count)}
+        return [self.samples[steps[place]] for place in sorted(places)]
 
-    def _draw_curves(self) -> tuple[str, bytes]:
-        figure = plot.Picture(figsize=(11.5, 2.9), layout="constrained")
-        axes = figure.subplots(1, 3)
-        for ax, name, title in ((axes[0], "loss", "loss"), (axes[2], "gradient_norm", "gradient norm")):
-            points = [
-                (i, v) for i, v in enumerate(self.training.history(name), 1) if v is not None and math.isfinite(v)
-            ]
-            curves = {name: tuple(zip(*points, strict=True)) if points else ((), ())}
-            if len(points) >= 20:
-                curves["mean of 10"] = _smooth(points)
-            plot.show_curves(curves, title, ax, x_label="step", log=bool(points) and min(v for _, v in points) > 0)
-        try:
-            found = self.training.loss_by_t()
-        except (AttributeError, ValueError):
-            axes[1].set_axis_off()
-        else:
-            plot.show_curves({"mean loss": (found["t"], found["loss"])}, "loss against t", axes[1], x_label="t")
-        return figure.encode()
+    def _show_curves(self) -> None:
+        """Sends the curves, if there are any and they have grown."""
+        if self.training.recorded:
+            picture = self._curves.picture()
+            if picture is not self._curves_shown:
+                self._curves_shown = picture
+                self.curves.value = image.to_png(picture)
 
-    def _bars(self) -> str:
-        """The layers whose last update was largest."""
-        norms = sorted(getattr(self.training.state, "update_norms", {}).items(), key=lambda item: -item[1])[:BARS]
-        if not norms:
-            return ""
-        largest = max(norms[0][1], 1e-30)
-        rows = [
-            f'<span title="{html.escape(name)}">{html.escape(name)}</span>'
-            f'<div title="{value:.3g}"><i style="width: {100 * value / largest:.1f}%"></i></div>'
-            for name, value in norms
-        ]
-        return (
-            f'<b>size of the last update, by layer</b> (largest {largest:.3g})<div class="bars">{"".join(rows)}</div>'
-        )
-
-
-def _told(run) -> str:
-    """Where a run stands, in words."""
-    state, total = run.state, getattr(run, "total", None)
-    told = f"step {run.i}" + (f" of {total}" if total is not None else "") + f", {run.recorded} recorded"
-    for name, words in (("loss", "loss"), ("learning_rate", "learning rate"), ("gradient_norm", "gradient norm")):
-        value = getattr(state, name, None)
-        told += "" if value is None else f", {words} {value:.4g}"
-    return told
-
-
-def _smooth(points: list[tuple[int, float]], window: int = 10) -> tuple[list, list]:
-    """Means over ``window`` steps in a row."""
-    steps = [i for i, _ in points[window - 1 :]]
-    return steps, [sum(v for _, v in points[k : k + window]) / window for k in range(len(steps))]
+    def _show_samples(self) -> None:
+        """Sends the strip, if there is something new in it."""
+        chosen = self._chosen()
+        if [id(sample) for sample in chosen] != [id(sample) for sample in self._samples_shown]:
+            self._samples_shown = chosen
+            shown = self.strip()
+            self.pictures.value = b"" if shown is None else image.to_png(shown, 128)
+        self.pictures.layout.display = None if chosen else "none"
 
 
 def _framed(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
