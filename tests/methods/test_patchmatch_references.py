@@ -68,11 +68,13 @@ def test_every_picture_is_halved_as_if_alone_and_stays_in_its_place():
 
 @pytest.fixture(scope="module")
 def scene():
-    """A hole over what only the second reference shows; it is larger and shows it 11 to the left and 7 lower."""
-    photo = wb.load_image("astronaut")[..., 40:180, 130:330]  # a face
-    target, mask = photo[..., 20:120, 31:171].clone(), wb.mask.box((100, 140), (40, 20, 80, 60))
-    references = [wb.load_image("brick")[..., :51, :77].contiguous(), photo[..., 13:, 42:].clone()]
-    return target, mask, references
+    """A hole over what only the second reference shows; it is larger and shows it 12 to the left and 6 lower."""
+    target, mask = astronaut()[..., 20:120, 31:171].clone(), wb.mask.box((100, 140), (40, 20, 80, 60))
+    return target, mask, [wb.load_image("brick")[..., :51, :77].contiguous(), astronaut()[..., 14:, 43:].clone()]
+
+
+def astronaut():
+    return wb.load_image("astronaut")[..., 40:180, 130:330]  # a face
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +87,22 @@ def test_what_only_a_reference_shows_is_found_there(scene, steps):
     target, mask, _ = scene
     without = complete(target, mask)[-1].image
     better = wb.metrics.psnr(steps[-1].image, target, mask) - wb.metrics.psnr(without, target, mask)
-    assert better > 10  # exact copies are there to be found; a tenth of the error is a lot less than is asked of them
+    assert better > 20  # an exact copy is there to be found; measured: found, from 14.5 dB to infinity
     picture, field = steps[-1].arrays["picture"], steps[-1].arrays["field"]
-    deep = wb.mask.shrink(mask, 4) > 0
-    assert (picture[deep] == 2).float().mean() > 0.9
+    deep = wb.mask.shrink(mask, 4) > 0  # patches of which nothing is known
+    assert (picture[deep] == 2).all()
     y, x = deep[0, 0].nonzero().T
-    exact = (field[0, 0, y, x] == x - 11) & (field[0, 1, y, x] == y + 7)  # in the reference's own pixels
-    assert exact.float().mean() > 0.8
+    exact = (field[0, 0, y, x] == x - 12) & (field[0, 1, y, x] == y + 6)  # in the reference's own pixels
+    assert exact.float().mean() > 0.9
+
+
+@pytest.mark.long
+def test_a_copy_between_the_coarse_pixels_is_found_roughly(scene):
+    # Moved by odd numbers, a copy's pixels are cut otherwise at half size, and some of that stays: measured 8.1 dB.
+    target, mask, _ = scene
+    fills = [complete(target, mask, references=r)[-1].image for r in ([astronaut()[..., 13:, 42:]], [])]
+    found, without = (wb.metrics.psnr(x, target, mask) for x in fills)
+    assert found > without + 4
 
 
 def test_no_match_straddles_an_edge(scene, steps):
@@ -118,9 +129,10 @@ def test_the_window_is_part_of_the_picture(scene, monkeypatch):
     last = complete(wide, hidden, references=references)[-1]
     assert torch.equal(last.image * (1 - hidden), wide * (1 - hidden))
     field, picture = last.arrays["field"][0], last.arrays["picture"][0, 0]
-    y, x = (picture == 2).nonzero().T
-    exact = (field[0, y, x] == x - 90 - 11) & (field[1, y, x] == y - 80 + 7)
-    assert exact.float().mean() > 0.5
+    y, x = (wb.mask.shrink(hidden, 4)[0, 0] > 0).nonzero().T
+    assert (picture[y, x] == 2).all()
+    exact = (field[0, y, x] == x - 90 - 12) & (field[1, y, x] == y - 80 + 6)
+    assert exact.float().mean() > 0.9
     x, y = field[:, picture == 0]
     assert (grow(hidden, 3)[0, 0, y, x] == 0).all()
 

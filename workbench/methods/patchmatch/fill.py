@@ -130,10 +130,8 @@ def _turns(image, mask, references, patch, passes, texture, tolerance, generator
     pairs[0].set_target(features)
     field = pairs[0].field(pairs[0].centres(field))
     iterations = int(min(200, max(20, BLEND // hole.sum().item())))
-    canvas = pyramid[0][1]
-    blended = blend_seams(
-        canvas.features[:, :3], canvas.mask, best_source(canvas.mask, field, patch), iterations=iterations
-    )
+    source = best_source(canvas.mask, field, patch)
+    blended = blend_seams(canvas.features[:, :3], canvas.mask, source, iterations=iterations)
     result = image.clone()
     kept = result[..., top:bottom, left:right]
     kept.copy_(torch.where(hole > 0, blended.to(image.dtype), kept))
