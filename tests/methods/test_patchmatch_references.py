@@ -154,7 +154,7 @@ def test_a_reference_without_a_patch_changes_no_bit():
 def test_as_a_method_it_keeps_the_contract(scene):
     target, mask, references = scene
     before = [x.clone() for x in (target, mask, *references)]
-    given = {"references": references, "passes": 1, "progress": False}
+    given = {"references": references[:1], "passes": 1, "progress": False}  # it has no copy that any seed would find
     one, two, other = (wb.inpaint(target, mask, "patchmatch", seed=seed, **given).image for seed in (4, 4, 5))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)

@@ -48,8 +48,7 @@ def test_what_is_learnt_changes_the_fill_and_the_pipeline_is_given_back(painter,
     after = weights(painter)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    plain = dreambooth(painter, target, mask, references, [4, 5], steps=0, **quick)
-    torch.testing.assert_close(plain, sample(painter, target, mask, [4, 5], num_inference_steps=2))
+    plain = sample(painter, target, mask, [4, 5], num_inference_steps=2)
     assert (plain - fills).abs().max() > 1e-4
     alone = dreambooth(painter, target, mask, references, [5], steps=2, **quick)
     torch.testing.assert_close(alone, fills[1:], rtol=0, atol=1e-4)

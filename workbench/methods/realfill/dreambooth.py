@@ -96,7 +96,7 @@ def dreambooth(
         target, mask: (1, 3, H, W) and (1, 1, H, W), 1 = hole.
         references: (1, 3, H, W) each.
         seeds: of the samples; each gives what it gives alone.
-        steps: of learning; 0: the pipeline as it is.
+        steps: of learning.
         tuning: what else `learn_subject` takes, by name.
         seed: of learning.
         prompt, context: of both, as in `fill`.
