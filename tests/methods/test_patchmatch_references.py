@@ -83,6 +83,7 @@ def steps(scene):
     return complete(target, mask, references=references)
 
 
+@pytest.mark.long
 def test_what_only_a_reference_shows_is_found_there(scene, steps):
     target, mask, _ = scene
     without = complete(target, mask)[-1].image
@@ -151,6 +152,7 @@ def test_a_reference_without_a_patch_changes_no_bit():
     assert "picture" not in alone[0].arrays
 
 
+@pytest.mark.long
 def test_as_a_method_it_keeps_the_contract(scene):
     target, mask, references = scene
     before = [x.clone() for x in (target, mask, *references)]

@@ -39,6 +39,7 @@ def test_the_references_are_learnt_and_nothing_of_the_target(painter, references
     assert torch.equal(fewer.task.images, run.task.images[:2])
 
 
+@pytest.mark.long
 def test_what_is_learnt_changes_the_fill_and_the_pipeline_is_given_back(painter, references, target, mask):
     before = weights(painter)
     quick = {"num_inference_steps": 2, "tuning": SMALL}
