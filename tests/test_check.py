@@ -30,6 +30,24 @@ def test_image_refuses(value, error, words):
         check.image(value)
 
 
+def test_pictures_of_any_size_and_batches_become_a_list(photo):
+    small = torch.rand(2, 3, 5, 9)
+    listed = check.pictures([photo[:1], small])
+    assert [x.shape[-2:] for x in listed] == [photo.shape[-2:], (5, 9), (5, 9)]
+    assert torch.equal(listed[2], small[1:])
+    assert len(check.pictures(small)) == 2
+    assert check.pictures(()) == []
+    for wrong, told in (
+        ("brick", "references is a str"),
+        (None, "references is a NoneType"),
+        (3, "references is a int"),
+    ):
+        with pytest.raises(TypeError, match=f"{told}, expected a list of pictures"):
+            check.pictures(wrong, "references")
+    with pytest.raises(ValueError, match=r"references\[1\] has shape \(3, 5, 9\)"):
+        check.pictures([photo, small[0]], "references")
+
+
 def test_mask_message_is_the_one_promised(photo):
     with pytest.raises(ValueError, match=r"mask has shape \(1, 3, 64, 96\), expected \(B, 1, H, W\).*wb.load_mask"):
         check.mask(torch.zeros(1, 3, 64, 96))

@@ -54,6 +54,17 @@ def image(value, name: str = "image") -> torch.Tensor:
     return _tensor(value, "image", name, 3)
 
 
+def pictures(value, name: str = "pictures") -> list[torch.Tensor]:
+    """Some RGB pictures of any sizes, as a list of (1, 3, H, W); a batch (N, 3, H, W) is N of them."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, (torch.Tensor, Sequence)):
+        kind = type(value).__name__
+        raise TypeError(f"{name} is a {kind}, expected a list of pictures (1, 3, H, W). Use wb.load_image.")
+    given = [value] if isinstance(value, torch.Tensor) else value
+    names = [name] if isinstance(value, torch.Tensor) else [f"{name}[{i}]" for i in range(len(given))]
+    batches = [image(picture, told) for picture, told in zip(given, names, strict=True)]
+    return [batch[i : i + 1] for batch in batches for i in range(len(batch))]
+
+
 def mask(value, like: torch.Tensor | None = None, name: str = "mask", soft: bool = False) -> torch.Tensor:
     """A mask, float (B, 1, H, W); only 0 and 1 unless ``soft``; as high, wide and many as ``like``.
 

@@ -1,9 +1,13 @@
 """Filling a hole of a photograph of any size by sampling a crop."""
 
+import copy
+import itertools
+
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler
 
+from tests.stepping import narrow
 from workbench import mask as masks
 from workbench.diffusion import prediction
 from workbench.diffusion.filling import crop_box, paste, sample_hole, work_size
@@ -89,6 +93,49 @@ def test_a_start_under_noise_gives_what_the_pipeline_gives(pipe, scheduler, stre
     elsewhere = torch.where(mask > 0.5, start, torch.zeros_like(start))  # only what it shows of the hole counts
     *_, last = sample_hole(pipe, image, mask, seed=5, start=elsewhere, scheduler=scheduler, **given)
     assert torch.equal(last.image, looks[-1].image)
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, HeunDiscreteScheduler])
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_four_channels_are_blended_as_the_pipeline_blends(scheduler, strength):
+    four = copy.deepcopy(narrow.inpainting(4))
+    image = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    mask = masks.box((32, 48), (8, 12, 28, 24))  # on the grid of the latents: there diffusers rounds, and this does not
+    start = torch.where(mask > 0.5, torch.full_like(image, 0.7), image)
+    given = {"prompt": "a red ball", "num_inference_steps": 6, "guidance_scale": 2.0, "strength": strength}
+    own = scheduler.from_config(four.scheduler.config)
+    four.unet.register_to_config(sample_size=10)  # 40 x 40 pixels have room for 32 x 48
+    *_, last = sample_hole(four, image, mask, seed=5, start=start, scheduler=own, context=2.0, **given)
+    assert last.image.shape == (1, 3, 32, 48)
+    generator = torch.Generator().manual_seed(5)
+    size = {"height": 32, "width": 48, "output_type": "pt"}
+    twin = narrow.with_scheduler(four, scheduler)
+    expected = twin(**given, **size, image=start, mask_image=mask, generator=generator).images
+    torch.testing.assert_close(last.image, expected, rtol=0, atol=1e-5)
+
+
+def test_blending_keeps_what_is_known_and_looks_at_nothing_else():
+    four = copy.deepcopy(narrow.text_to_image())
+    four.unet.register_to_config(sample_size=8)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mask = masks.box((32, 32), (9, 13, 22, 25))  # off the grid
+    fills = []
+    for colour in (0.0, 1.0):
+        hidden = torch.where(mask > 0.5, colour, image)
+        looks = list(sample_hole(four, hidden, mask, seed=[5, 9], num_inference_steps=3, preview_every=1))
+        fills.append(looks[-1].latents)
+    assert torch.equal(*fills)
+    kept = masks.to_latent(mask, "any", 4).expand(2, 4, -1, -1) < 0.5
+    assert not torch.equal(fills[0][:1], fills[0][1:])
+    mean, std = encode_moments(four.vae, masked_image(image, mask, "smooth"))
+    assert ((fills[0] - mean).abs() <= 6 * std + 1e-5)[kept].all()
+    shares = four.scheduler.alphas_cumprod
+    noises = [  # each step leaves what is known at the next one's level, under always the same noise
+        (look.latents - shares[later.t].sqrt() * fills[1]) / (1 - shares[later.t]).sqrt()
+        for look, later in itertools.pairwise(looks)
+    ]
+    torch.testing.assert_close(noises[0][kept], noises[1][kept], rtol=0, atol=1e-3)
+    assert noises[0][kept].std() == pytest.approx(1, abs=0.2)
 
 
 def test_starts_that_are_refused(pipe):

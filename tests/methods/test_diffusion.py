@@ -1,5 +1,7 @@
 """An inpainting pipeline behind `wb.inpaint`."""
 
+import copy
+
 import pytest
 import torch
 
@@ -64,7 +66,13 @@ def test_without_a_prompt_guidance_is_left_out(pipe, monkeypatch):
 
 def test_names_are_loaded_once_and_wrong_pipelines_refused(photo, hole, untrained_models):
     assert pipelines.last_loaded("tiny-inpaint") is pipelines.last_loaded("tiny-inpaint")
-    with pytest.raises(ValueError, match="takes 4 channels, expected 9"):
-        wb.inpaint(photo, hole, "diffusion", pipe="tiny-t2i")
+    result = wb.inpaint(photo, hole, "diffusion", pipe="tiny-t2i", num_inference_steps=2)  # by blended latents
+    assert torch.equal(result.image * (1 - hole), photo * (1 - hole))
+    odd = copy.deepcopy(pipelines.last_loaded("tiny-inpaint"))
+    odd.unet.register_to_config(in_channels=8)
+    with pytest.raises(
+        ValueError, match="takes 8 channels, expected 4: a text-to-image model or 9: an inpainting model"
+    ):
+        wb.inpaint(photo, hole, "diffusion", pipe=odd)
     with pytest.raises(wb.check.NotAvailable, match="tiny-nothing"):
         wb.inpaint(photo, hole, "diffusion", pipe="tiny-nothing")

@@ -9,8 +9,10 @@ import skimage.transform
 import torch
 
 from workbench.methods import patchmatch
+from workbench.methods.patchmatch import levels
 from workbench.methods.patchmatch.field import grow, pixel_grid, shift
-from workbench.methods.patchmatch.fill import best_source, halve, make_pyramid, texture_features, upsample_field
+from workbench.methods.patchmatch.fill import best_source, upsample_field
+from workbench.methods.patchmatch.levels import halve, make_pyramid, texture_features
 
 
 def noise(height, width, seed=0):
@@ -200,7 +202,7 @@ def test_voting_by_hand():
 
 def test_pyramid_never_mixes_hole_and_known():
     image, mask = noise(37, 51) * 0.1 + 0.4, hole(37, 51, (11, 7, 40, 30))
-    level = make_pyramid(torch.where(mask > 0, 1.0, image), mask, 3, texture=0)[0]
+    level = make_pyramid(torch.where(mask > 0, 1.0, image), mask, 3, texture=0)[0][0]
     smaller = halve(level)
     assert smaller.features.shape == (1, 5, 19, 26)
     known = smaller.features[:, :3][(smaller.mask == 0).expand(-1, 3, -1, -1)]
@@ -222,7 +224,7 @@ def test_texture_features_by_hand():
 
 def test_a_field_carried_up_points_to_the_same_place():
     image, mask = noise(40, 60), hole(40, 60, (24, 14, 33, 23))
-    fine, coarse = make_pyramid(image, mask, 3, 1.0)[0], None
+    fine, coarse = make_pyramid(image, mask, 3, 1.0)[0][0], None
     coarse = halve(fine)
     pairs = [
         patchmatch.PatchPair(x.features, x.features, patch=3, target_mask=x.mask, source_mask=x.mask, overhang=False)
@@ -362,7 +364,7 @@ def test_odd_holes_and_sizes(size, boxes):
 def test_large_holes_are_matched_at_half_size(monkeypatch):
     room = importlib.import_module("workbench.methods.patchmatch.fill")  # `patchmatch.fill` is the function
     monkeypatch.setattr(room, "WORK", 1000)
-    monkeypatch.setattr(room, "WINDOW", 10_000)
+    monkeypatch.setattr(levels, "WINDOW", 10_000)
     image, mask = photo("gravel")[..., :220, :300].contiguous(), hole(220, 300, (150, 60, 200, 110))
     steps = complete(image, mask)
     assert steps[0].image.shape[-2:] == (87, 89)  # the hole's box and up to 64 pixels around, halved

@@ -1,6 +1,6 @@
-"""Fills a hole of any photograph with an inpainting pipeline: crop round the hole, sample at the model's size.
+"""Fills a hole of any photograph with a pipeline: crop round the hole, sample at the model's size.
 
-The loop of sampling is spelled out, and gives what the pipeline's own call gives with `latents.given_to`.
+The loop of sampling is spelled out, and gives what the inpainting pipeline's own call gives with `latents.given_to`.
 """
 
 import inspect
@@ -16,6 +16,9 @@ from workbench import mask as masks
 from workbench.diffusion import prediction
 from workbench.diffusion.latents import masked_image, shown_by
 from workbench.image import from_signed, resize, to_signed
+
+KINDS = {4: "a text-to-image model", 9: "an inpainting model"}
+"""What a U-Net is, by its input channels."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,20 @@ class Crop:
     mask: torch.Tensor
 
 
-def crop_round_hole(pipe, image: torch.Tensor, mask: torch.Tensor, context: float = 0.5) -> Crop:
+def crop_round_hole(
+    pipe, image: torch.Tensor, mask: torch.Tensor, context: float = 0.5, channels: Sequence[int] = (9,)
+) -> Crop:
     """Cuts out what `sample_hole` samples: see `crop_box` and `work_size`; what lies in the hole does not show in it.
 
     Raises:
-        ValueError: shapes or ranges, no hole, or a pipeline that is not made for inpainting.
+        ValueError: shapes or ranges, no hole, or a pipeline whose U-Net takes other ``channels``, see `KINDS`.
     """
     check.image(image)
     check.mask(mask, like=image)
-    channels = pipe.unet.config.in_channels
-    if channels != 9:
-        raise ValueError(f"the pipeline's U-Net takes {channels} channels, expected 9: an inpainting model.")
+    found = pipe.unet.config.in_channels
+    if found not in channels:
+        expected = " or ".join(f"{number}: {KINDS[number]}" for number in channels)
+        raise ValueError(f"the pipeline's U-Net takes {found} channels, expected {expected}.")
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     box = x0, y0, x1, y1 = crop_box(mask, side, context)
     multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
@@ -122,10 +128,12 @@ def sample_hole(
     """Fills the hole of one photograph, yielding looks at the crop while it emerges.
 
     eps = eps_empty + g (eps_text - eps_empty); the scheduler takes the step. In the hole the U-Net is shown what it
-    learnt from, see `latents.shown_by`.
+    learnt from, see `latents.shown_by`. A U-Net of 4 channels is shown nothing; its latents are blended instead:
+
+    z_t <- z_t m + (a_t z + s_t noise) (1 - m) after each step, z the picture's latents, m every cell with hole in it
 
     Args:
-        pipe: StableDiffusionInpaintPipeline with a U-Net of 9 input channels.
+        pipe: StableDiffusionInpaintPipeline with a U-Net of 9 input channels, or any with one of 4 (text to image).
         image: (1, 3, H, W) in [0, 1], any size.
         mask: (1, 1, H, W), 1 = hole.
         prompt: what should be there.
@@ -135,18 +143,21 @@ def sample_hole(
         context: see `crop_box`.
         preview_every: a look every so many steps, each decoded; the last step always.
         scheduler: of diffusers; None takes the pipeline's.
-        start: (1, 3, H, W), what the hole holds at first, under noise; None begins with noise alone.
+        start: (1, 3, H, W), what the hole holds at first, under noise; None begins with noise alone. Blending encodes
+            the picture with it in the hole, or with a smooth surface.
         strength: how much noise it gets, as a share of the steps, which are as many fewer. 1 hides it wholly.
 
     Yields:
         `Sampling`. Paste the last ``image``, resized to its box, into the hole.
 
     Raises:
-        ValueError: shapes or ranges, no hole, a strength that leaves no step or lacks a start, or a pipeline that is
-            not made for inpainting.
+        ValueError: shapes or ranges, no hole, a strength that leaves no step or lacks a start, or a pipeline of another
+            kind.
 
     Source: Ho and Salimans, 2021 (guidance); Rombach et al., CVPR 2022 (mask and masked latents as input); Meng et al.,
-    SDEdit, ICLR 2022 (start and strength).
+    SDEdit, ICLR 2022 (start and strength); Avrahami et al., Blended Latent Diffusion, SIGGRAPH 2023 (4 channels).
+    Blending differs: one noise for all levels, as in diffusers; the decoder is not tuned to the picture afterwards and
+    thin holes are not widened at first.
 
     Example:
         >>> *_, last = sample_hole(load_pipeline("tiny-inpaint"), photo, mask, prompt="a photo of a room")
@@ -156,7 +167,8 @@ def sample_hole(
     check.integer(preview_every, "preview_every", 1)
     if check.number(strength, "strength", 0, 1) < 1 and start is None:
         raise ValueError(f"strength is {strength} without a start, expected 1, or a picture to start from.")
-    cut = crop_round_hole(pipe, image, mask, context)
+    cut = crop_round_hole(pipe, image, mask, context, tuple(KINDS))
+    blended = pipe.unet.config.in_channels == 4
     device, dtype, factor = pipe.unet.device, pipe.unet.dtype, pipe.vae_scale_factor
     crop, hole = cut.image.to(device, dtype), cut.mask.to(device, dtype)
 
@@ -167,17 +179,21 @@ def sample_hole(
     scheduler = pipe.scheduler if scheduler is None else scheduler
     scheduler.set_timesteps(num_inference_steps, device=device)
     timesteps = scheduler.timesteps
+    if blended or strength < 1:
+        begun = masked_image(cut.image, cut.mask, "smooth") if start is None else to_signed(_start(start, image, cut))
+        clean = _encoded(pipe.vae, begun.to(device, dtype), generators)  # (B, 4, h', w')
+    noise = _noise(shape, generators, dtype).to(device)  # (B, 4, h', w')
     if strength < 1:
         timesteps = timesteps[_skipped(scheduler, num_inference_steps, strength) :]
-        begun = to_signed(_start(start, image, cut)).to(device, dtype)
-        latents = _encoded(pipe.vae, begun, generators)  # (B, 4, h', w')
-        latents = scheduler.add_noise(latents, _noise(shape, generators, dtype).to(device), timesteps[:1])
+        latents = scheduler.add_noise(clean, noise, timesteps[:1])
     else:
-        latents = _noise(shape, generators, dtype).to(device) * scheduler.init_noise_sigma  # (B, 4, h', w')
-    shown = masked_image(crop, hole, shown_by(pipe.unet))
-    masked = _encoded(pipe.vae, shown, generators)  # (B, 4, h', w')
-    shrunk = masks.to_latent(hole, "nearest", factor).expand(len(seeds), -1, -1, -1)
-    given = torch.cat([shrunk, masked], 1)  # (B, 5, h', w')
+        latents = noise * scheduler.init_noise_sigma
+    if blended:
+        given, touched = latents[:, :0], masks.to_latent(hole, "any", factor) > 0.5  # (B, 0, h', w'), (1, 1, h', w')
+    else:
+        masked = _encoded(pipe.vae, masked_image(crop, hole, shown_by(pipe.unet)), generators)  # (B, 4, h', w')
+        shrunk = masks.to_latent(hole, "nearest", factor).expand(len(seeds), -1, -1, -1)
+        given = torch.cat([shrunk, masked], 1)  # (B, 5, h', w')
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for i, t in enumerate(timesteps, 1):
         scaled = scheduler.scale_model_input(latents, t)
@@ -185,6 +201,9 @@ def sample_hole(
         denoised = prediction.denoised(scheduler, scaled, predicted, t)
         latents = scheduler.step(predicted, t, latents, **extra).prev_sample
         last = i == len(timesteps)
+        if blended:
+            kept = clean if last else scheduler.add_noise(clean, noise, timesteps[i : i + 1])
+            latents = torch.where(touched, latents, kept)
         if last or i % preview_every == 0:
             seen = _decode(pipe.vae, latents if last else denoised).to(image)
             yield Sampling(i, len(timesteps), int(t), seen, cut.box, latents, predicted, denoised)

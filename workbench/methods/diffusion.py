@@ -36,7 +36,8 @@ def fill(
         mask: (1, 1, H, W), 1 = hole.
         seed: of the noise.
         prompt: what should be there, "a photo of a room with a red ball"; "" leaves it to the surroundings.
-        pipe: a StableDiffusionInpaintPipeline with a U-Net of 9 channels, or a name that `wb.load_pipeline` takes.
+        pipe: a StableDiffusionInpaintPipeline with a U-Net of 9 channels, or a name that `wb.load_pipeline` takes. A
+            text-to-image pipeline of 4 channels fills by blended latents.
         num_inference_steps: of the pipeline's own scheduler; ``strength`` of them are taken. Models of published size
             want 30 and more; the bundled one wanders off with them: PSNR in the hole falls.
         guidance_scale: how much the prompt counts: up to 1 there is no guidance.
@@ -50,7 +51,7 @@ def fill(
         `Step` with arrays latents, noise_pred, denoised, (1, 4, h, w) each.
 
     Raises:
-        ValueError: no pixel is kept, a strength that leaves no step, or a pipeline that is not made for inpainting.
+        ValueError: no pixel is kept, a strength that leaves no step, or a pipeline of another kind.
         NotAvailable: no such pipeline on this machine.
 
     Source: Rombach et al., CVPR 2022, section 4.5; the 9 channels as in Stable Diffusion's inpainting model. Start and

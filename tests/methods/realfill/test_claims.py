@@ -17,10 +17,13 @@ CLAIMS = {claim.name: claim for claim in of_realfill.CLAIMS}
 def small():
     """Two scenes, two updates, two seeds, an untrained model of 32 x 32 pixels."""
     pipe, names = copy.deepcopy(narrow.inpainting(9)), data.scenes()[:2]
-    pipe.unet.register_to_config(sample_size=8)
+    painter = copy.deepcopy(narrow.text_to_image())
+    for one in (pipe, painter):
+        one.unet.register_to_config(sample_size=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "scenes", lambda: names, raising=False)
         patch.setattr(of_realfill, "model", lambda: pipe)
+        patch.setattr(of_realfill, "painter", lambda: painter)
         patch.setattr(of_realfill, "STEPS", 3)
         patch.setattr(of_realfill, "SEEDS", range(2))
         patch.setattr(of_realfill, "MANY_SEEDS", range(4))
@@ -52,6 +55,18 @@ def test_claims_share_the_common_tuning(small):
     after = of_realfill._tuned.cache_info()
     assert after.misses == before.misses
     assert after.hits > before.hits
+
+
+@pytest.mark.long
+def test_every_baseline_is_measured_on_every_scene(small):
+    found = of_realfill.baselines_lose()
+    assert next(iter(found)) == "RealFill - exemplar, dB"
+    ways = ["exemplar", "DreamBooth", "homography", "patches", "caption only"]
+    for way in ways:
+        gains = [a - b for a, b in zip(found["RealFill, dB"], found[f"{way}, dB"], strict=True)]
+        assert found[f"RealFill - {way}, dB"] == pytest.approx(gains)
+    assert len({tuple(found[f"{way}, dB"]) for way in ways}) == len(ways)
+    assert not lora_layers(of_realfill.painter().unet)
 
 
 def test_rank_correlation_by_hand():

@@ -1,6 +1,7 @@
 """PatchMatch: similar patches found by lucky guesses that spread, and image completion built on it.
 
-Two rooms and a corridor: `field` finds matches, `fill` completes pictures with them, `seams` hides the joints.
+`field` finds matches, `levels` has the sizes it is done at and sets references beside the picture, `fill` completes
+pictures with them, `seams` hides the joints.
 """
 
 from workbench.methods.patchmatch.field import (

@@ -412,6 +412,11 @@ def grow(mask: torch.Tensor, radius: int) -> torch.Tensor:
     return F.max_pool2d(tall, (1, 2 * radius + 1), 1, (0, radius))
 
 
+def corner(picture: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The upper left part of a picture (B, C, H, W) that is as large as ``like``."""
+    return picture[..., : like.shape[-2], : like.shape[-1]]
+
+
 def shift(xy: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
     """The field (1, 2, H, W) moved right by dx and down by dy pixels; -1 comes in from outside."""
     moved = torch.full_like(xy, -1)

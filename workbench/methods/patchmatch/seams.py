@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from workbench import mask as masks
+from workbench.methods.patchmatch.field import corner
 from workbench.seams import conjugate_gradients
 
 
@@ -23,10 +24,10 @@ def blend_seams(
     j(p, q) = how much c(p) - c(q) differs from the same difference where the two pixels were copied from
 
     Args:
-        image: picture that is copied from, (1, 3, H, W) in [0, 1].
-        mask: (1, 1, H, W), 1 = hole.
-        source: where each pixel comes from, as a flat position y * W + x, (1, 1, H, W) int64; known pixels come
-            from themselves.
+        image: picture that is copied from, (1, 3, H2, W2) in [0, 1].
+        mask: (1, 1, H2, W2), 1 = hole.
+        source: where each pixel comes from, as a flat position y * W2 + x, (1, 1, H, W) int64; known pixels come
+            from themselves. For all of the picture, or for its upper left corner, which alone is completed then.
         reach: how far a correction spreads from its joint, in pixels.
         edge: a jump well above this is taken for an edge of the scene and left alone, and no pixel is corrected by
             more; in [0, 1], 0 = smooth all jumps and correct without a limit.
@@ -46,6 +47,7 @@ def blend_seams(
     across, down = (_jumps(image, mask, source, dim) for dim in (3, 2))  # (1, 3, H, W - 1), (1, 3, H - 1, W)
     if edge > 0:
         across, down = (j / (1 + (j / edge) ** 2) for j in (across, down))
+    image, canvas, mask = corner(image, source), image, corner(mask, source)  # (1, 3, H, W), as it was, (1, 1, H, W)
     if not mask.any():
         return image.clone()
     x0, y0, x1, y1 = masks.bounding_box(mask, margin=1)  # all that can change, and one pixel more
@@ -58,7 +60,7 @@ def blend_seams(
     v = conjugate_gradients(normal_matrix, -hole * _adjoint(across, down), iterations)
     if edge > 0:
         v = v.clamp(-edge, edge)
-    copied = image.flatten(2)[:, :, source[..., y0:y1, x0:x1].flatten()].view_as(v)  # (1, 3, h, w)
+    copied = canvas.flatten(2)[:, :, source[..., y0:y1, x0:x1].flatten()].view_as(v)  # (1, 3, h, w)
     blended = image.clone()
     blended[..., y0:y1, x0:x1] = torch.where(hole > 0, (copied + v).clamp(0, 1), image[..., y0:y1, x0:x1])
     return blended
@@ -68,7 +70,7 @@ def _jumps(image, mask, source, dim) -> torch.Tensor:
     """j(p, q) for every pixel p and its neighbour q to the right (dim 3) or below (dim 2)."""
     height, width = mask.shape[-2:]
     size, step = (width, 1) if dim == 3 else (height, width)
-    colour, known = image[0].flatten(1), (mask == 0).flatten()  # (3, H * W), (H * W,)
+    colour, known = image[0].flatten(1), (mask == 0).flatten()  # (3, H2 * W2), (H2 * W2,)
 
     def position(flat):
         return flat % width if dim == 3 else flat // width
@@ -81,7 +83,8 @@ def _jumps(image, mask, source, dim) -> torch.Tensor:
         usable = usable & known[a] & known[b]
         return torch.where(usable, colour[:, a] - colour[:, b], 0), usable
 
-    p, q = source[0, 0].narrow(dim - 2, 0, size - 1), source[0, 0].narrow(dim - 2, 1, size - 1)
+    links = source.shape[dim] - 1
+    p, q = source[0, 0].narrow(dim - 2, 0, links), source[0, 0].narrow(dim - 2, 1, links)
     at_p, p_usable = difference(p)  # (3, h, w), (h, w): as seen from where p was copied
     at_q, q_usable = difference(torch.where(position(q) > 0, q - step, -1))  # and from where q was copied
     count = p_usable.to(image.dtype) + q_usable  # (h, w): 0, 1 or 2 opinions

@@ -3,10 +3,12 @@
 masks: what is hidden while it learns. crops: pictures of any size as crops of one. task: what is learnt. tuning:
 `fine_tune`. fill: the method from end to end. ranking: which sample agrees with the references. baselines: what it has
 to beat, and samples of the scene from nothing. exemplar: the baseline that is told a reference in place of a text.
+dreambooth: the one that learns the references with a text-to-image model, which knows of no holes.
 """
 
 from workbench.methods.realfill.baselines import scene_variants, warp
 from workbench.methods.realfill.crops import cut_crops
+from workbench.methods.realfill.dreambooth import dreambooth, learn_subject
 from workbench.methods.realfill.exemplar import WordTask, exemplar, learn_word, remove_word
 from workbench.methods.realfill.fill import fill, sample
 from workbench.methods.realfill.masks import random_rectangles, training_hole
@@ -20,9 +22,11 @@ __all__ = [
     "RealFillTask",
     "WordTask",
     "cut_crops",
+    "dreambooth",
     "exemplar",
     "fill",
     "fine_tune",
+    "learn_subject",
     "learn_word",
     "random_rectangles",
     "rank",

@@ -1,8 +1,9 @@
 """What RealFill has to beat with the same references, and what else a model that learnt a scene can paint.
 
-Here: a homography. `exemplar` has the baseline that is shown one reference in place of a text. A text alone is
-``sample(pipe, target, mask, seeds, prompt=scene.caption)``. What DreamBooth learns, whole pictures with nothing known
-of them, is ``fine_tune(pipe, references, target, mask, mask_policy="none")``.
+Here: a homography. `exemplar` has the baseline that is shown one reference in place of a text, `dreambooth` the one
+that learns all of them with a text-to-image model. A text alone is ``sample(pipe, target, mask, seeds,
+prompt=scene.caption)``; patches are ``wb.inpaint(target, mask, "patchmatch", references=references)``. What DreamBooth
+learns, whole pictures with nothing known of them, an inpainting model learns by ``fine_tune(..., mask_policy="none")``.
 """
 
 from collections.abc import Sequence

@@ -83,13 +83,7 @@ def check_references(references, name: str = "references") -> list[torch.Tensor]
             "references is missing, expected 1 to 5 other pictures of the scene, (1, 3, H, W) each. "
             "references=[] learns from the target alone."
         )
-    if isinstance(references, (str, bytes)) or not isinstance(references, (torch.Tensor, Sequence)):
-        kind = type(references).__name__
-        raise TypeError(f"{name} is a {kind}, expected a list of pictures (1, 3, H, W). Use wb.load_image.")
-    given = [references] if isinstance(references, torch.Tensor) else references
-    names = [name] if isinstance(references, torch.Tensor) else [f"{name}[{i}]" for i in range(len(given))]
-    batches = [check.image(picture, told) for picture, told in zip(given, names, strict=True)]
-    return [batch[i : i + 1] for batch in batches for i in range(len(batch))]
+    return check.pictures(references, name)
 
 
 def _crop(

@@ -132,14 +132,17 @@ def sample(
     guidance_scale: float = 1.0,
     scheduler="ddpm",
     context: float = 0.5,
+    start: torch.Tensor | None = None,
+    strength: float = 1.0,
 ) -> torch.Tensor:
     """Fills the hole once for each seed, from pure noise; kept pixels are put back without a seam.
 
     Args:
-        pipe: as it is: with the LoRA of a run (``run.pipe``), or without.
+        pipe: as it is: with the LoRA of a run (``run.pipe``), or without. One of 4 channels blends latents.
         image, mask: the target, (1, 3, H, W) and (1, 1, H, W).
         seeds: each gives what it gives alone.
         prompt, num_inference_steps, guidance_scale, scheduler, context: as in `fill`.
+        start, strength: not from pure noise but from a picture under less of it, as in `sample_hole`.
 
     Returns:
         (S, 3, H, W).
@@ -152,7 +155,8 @@ def sample(
     if not seeds:
         raise ValueError("seeds is empty, expected at least one.")
     given = {"prompt": prompt, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
-             "scheduler": scheduler, "context": context, "preview_every": num_inference_steps}  # fmt: skip
+             "scheduler": scheduler, "context": context, "preview_every": num_inference_steps,
+             "start": start, "strength": strength}  # fmt: skip
     pasted = [paste(image, look) for look, done in _looks(pipe, image, mask, seeds, given) if done]
     filled = torch.cat(pasted)  # (S, 3, H, W)
     return seams.seamless(image.expand_as(filled), filled, mask)
