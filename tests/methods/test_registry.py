@@ -151,7 +151,7 @@ def test_refusals(photo, hole):
         wb.inpaint(photo, hole, "magic")
     with pytest.raises(TypeError, match="'mean' has no parameter 'patch'. It takes none"):
         wb.inpaint(photo, hole, "mean", patch=5)
-    with pytest.raises(TypeError, match="'patchmatch' has no parameter 'pach'. It takes: patch"):
+    with pytest.raises(TypeError, match="'patchmatch' has no parameter 'pach'. It takes: references, patch"):
         wb.inpaint(photo, hole, "patchmatch", pach=5)
     with pytest.raises(ValueError, match="seed is -1"):
         wb.inpaint(photo, hole, "mean", seed=-1)
