@@ -68,6 +68,28 @@ def test_grown_input_keeps_the_type_and_draws_nothing(narrow, monkeypatch):
     assert models.grow_input(plain).conv_in.weight.shape[1] == 9
 
 
+def test_dropped_input_gives_what_the_whole_gives_for_what_was_held(narrow):
+    whole = models.grow_input(narrow["unet"]).eval()
+    torch.nn.init.normal_(whole.conv_in.weight, std=0.1)
+    whole.register_to_config(_masked_image="smooth")
+    held = torch.tensor([1.0, 0.5, -0.3, 0.2, 0.8])
+    dropped = models.drop_input(whole, held)
+    noisy = torch.randn(2, 4, 16, 16)
+    given = torch.cat([noisy, held.view(1, 5, 1, 1).expand(2, 5, 16, 16)], 1)
+    with torch.no_grad():
+        expected, found = whole.conv_in(given), dropped.conv_in(noisy)
+    torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-5, atol=1e-5)
+    assert dropped.config.in_channels == 4
+    assert "_masked_image" not in dropped.config
+    for name, value in dropped.state_dict().items():
+        if not name.startswith("conv_in"):
+            assert torch.equal(value, whole.state_dict()[name])
+            assert value.data_ptr() != whole.state_dict()[name].data_ptr()  # a copy
+    for wrong in (torch.zeros(9), torch.zeros(0), torch.zeros(1, 5)):
+        with pytest.raises(ValueError, match="for 9 input channels, expected"):
+            models.drop_input(whole, wrong)
+
+
 def test_weights_come_from_their_seed_and_the_global_generator_is_left_alone():
     torch.manual_seed(1)
     state = torch.get_rng_state()

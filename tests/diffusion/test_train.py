@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench.diffusion import models, pipelines, train
-from workbench.diffusion.latents import shown_by
+from workbench.diffusion.latents import nothing_given, shown_by
 from workbench.diffusion.training import read_log
 
 
@@ -49,6 +49,15 @@ def test_from_nothing_grown_and_gone_on_with(call, tmp_path):
     assert [card.count(" updates of ") for card in cards] == [1, 2, 2]  # a card tells the whole story
     assert "Then, grown to holes: " in cards[1]
     assert "Then: " in cards[2]
+    back = call("t2i", "back", "--base", str(tmp_path / "grown"), "--learning-rate", "0")
+    assert back.unet.config.in_channels == 4
+    assert "Then, told that all is hidden: " in (tmp_path / "back" / "README.md").read_text()
+    seen = []
+    grown.unet.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    hidden = {"mask_image": torch.ones(1, 1, 32, 32), "image": torch.rand(1, 3, 32, 32)}
+    grown("a photo of a room", **hidden, num_inference_steps=1, height=32, width=32, output_type="latent")
+    held = seen[0][:, 4:].mean((0, 2, 3))  # what the published pipeline gives where nothing is known
+    torch.testing.assert_close(nothing_given(grown.vae, 32), held, rtol=0.2, atol=0.1)  # the pipeline draws them
     noise = call("t2i", "noise", "--prediction", "epsilon")
     assert noise.scheduler.config.prediction_type == "epsilon"
     assert len(read_log(tmp_path / "run-first")) == 2

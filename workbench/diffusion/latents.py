@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from workbench import check
 from workbench import mask as masks
 from workbench.diffusion.libraries import AutoencoderKL
-from workbench.diffusion.models import computes_bf16
+from workbench.diffusion.models import SIZE, computes_bf16
 from workbench.diffusion.training_data import TrainingPictures, generator, training_mask
 from workbench.image import resize, to_signed
 from workbench.seams import membrane
@@ -80,6 +80,12 @@ def given_to(pipe, image: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.T
         mean, _ = encode_moments(pipe.vae, masked_image(image, mask, shown_by(pipe.unet)))
         given["masked_image_latents"] = mean.to(pipe.vae.dtype)
     return given
+
+
+def nothing_given(vae: AutoencoderKL, side: int = SIZE) -> torch.Tensor:
+    """What an inpainting U-Net's last 5 channels hold where everything is hidden: mask 1, latents of grey. (5,)."""
+    mean, _ = encode_moments(vae, masked_image(torch.zeros(1, 3, side, side), torch.ones(1, 1, side, side)))
+    return torch.cat([mean.new_ones(1), mean.mean((0, 2, 3))])
 
 
 def build_cache(

@@ -161,6 +161,38 @@ def grow_input(unet: UNet2DConditionModel, in_channels: int = 9) -> UNet2DCondit
     return grown
 
 
+def drop_input(unet: UNet2DConditionModel, held: torch.Tensor) -> UNet2DConditionModel:
+    """A copy of a U-Net without its last input channels, which gives what the original gives where they hold ``held``.
+
+    The other way round than `grow_input`: an inpainting model told that everything is hidden paints from text alone.
+    Exact but along the frame, where the original's convolution also sees the zeros around the picture.
+
+    Args:
+        unet: the model, left as it is.
+        held: (K,), what each of the last K channels holds everywhere.
+
+    Raises:
+        ValueError: held is no vector, or leaves no channel.
+
+    Example:
+        >>> drop_input(grow_input(make_denoiser()), torch.zeros(5)).config.in_channels
+        4
+    """
+    before = unet.config.in_channels
+    if held.dim() != 1 or not 0 < len(held) < before:
+        raise ValueError(f"held is {tuple(held.shape)} for {before} input channels, expected (K,), 0 < K < {before}.")
+    kept = before - len(held)
+    config = {name: value for name, value in config_of(unet).items() if name != "_masked_image"}
+    with torch.device("meta"):
+        dropped = UNet2DConditionModel.from_config(config | {"in_channels": kept})
+    weights = {name: value.clone() for name, value in unet.state_dict().items()}
+    first = weights["conv_in.weight"]  # (C, before, 3, 3)
+    weights["conv_in.weight"] = first[:, :kept].clone()
+    weights["conv_in.bias"] += first[:, kept:].sum((2, 3)) @ held.to(first)  # (C,)
+    dropped.load_state_dict(weights, assign=True)
+    return dropped
+
+
 PREDICTIONS = ("epsilon", "v_prediction")
 """What a denoiser may say, by diffusers' names."""
 _BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

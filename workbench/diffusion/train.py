@@ -38,8 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vae", default="tiny-vae", help="t2i: name or folder of the autoencoder (tiny-vae)")
     parser.add_argument(
         "--base",
-        help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none). The text "
-        "encoder stays as it is",
+        help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none), for t2i also "
+        "one for inpainting. The text encoder stays as it is",
     )
     parser.add_argument(
         "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
@@ -155,7 +155,8 @@ def _vae(options, settings, run, accelerator) -> ModelTask:
 
 def _t2i(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.denoiser import Denoising
-    from workbench.diffusion.models import make_denoiser, make_text_encoder
+    from workbench.diffusion.latents import nothing_given
+    from workbench.diffusion.models import LATENT_CHANNELS, drop_input, make_denoiser, make_text_encoder
     from workbench.diffusion.pipelines import load_pipeline
     from workbench.diffusion.tokenizer import make_tokenizer
     from workbench.diffusion.vae import load_autoencoder
@@ -166,12 +167,14 @@ def _t2i(options, settings, run, accelerator) -> ModelTask:
     if options.base:
         base = load_pipeline(options.base)
         unet, text = base.unet, base.text_encoder
+        if unet.config.in_channels > LATENT_CHANNELS:
+            unet = drop_input(unet, nothing_given(base.vae))
     else:
         unet, text = make_denoiser(factor, seed=settings.seed), make_text_encoder(tokenizer, seed=settings.seed)
     objective = Denoising(unet, text, train_text=not options.base, prediction=options.prediction)
     task = _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
     if options.base:
-        task.before = _before(options.base, "Then")
+        task.before = _before(options.base, "Then" if unet is base.unet else "Then, told that all is hidden")
     return task
 
 
