@@ -1,5 +1,7 @@
 """What is learnt from, and above all what is not."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ import workbench as wb
 from tests.diffusion.conftest import write_views
 from workbench.diffusion import training_data
 from workbench.diffusion.training_data import Crops, TrainingPictures, close_up, generator, training_mask
-from workbench.world.views import SURROUNDINGS, label_vector, seen_in
+from workbench.world.views import SURROUNDINGS, label_vector, on_background, seen_in
 
 
 def test_held_out_photographs_are_never_opened(monkeypatch):
@@ -53,6 +55,18 @@ def test_sprites_get_many_backgrounds(tmp_path):
     images = [sprites.view(0, generator(i))["image"] for i in range(4)]
     assert (images[0] - images[1]).abs().max() > 0.05
     assert len({round(image.mean().item(), 4) for image in images}) == 4
+
+
+def test_a_plain_background_is_named(tmp_path):
+    sprites = TrainingPictures([write_views(tmp_path / "s", "sprite")], photo_share=0.3, style=0)
+    told = sprites.view(0)["caption"]
+    views = [sprites.view(0, generator(i)) for i in range(40)]
+    named = [view for view in views if view["caption"] != told]
+    assert 20 <= len(named) < 40  # others stand before pictures
+    for view in named:
+        assert re.fullmatch(re.escape(told) + r" on an? \w+ background", view["caption"])
+    assert on_background("a photo of a ball", (0.0, 1.0, 0.0)) == "a photo of a ball on a green background"
+    assert on_background("a photo of a ball", (1.0, 0.55, 0.0)) == "a photo of a ball on an orange background"
 
 
 def test_masks_are_of_all_kinds():

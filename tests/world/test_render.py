@@ -260,6 +260,7 @@ def test_shorter_captions_tell_less_and_nothing_new(stage):
         ("a photo of an orange striped creature", {"a creature", "an orange creature", "a striped creature"}),
         ("a photo of a red facade with windows", {"a facade with windows", "a red facade with windows"}),
         ("a photo of a room on an orange floor", {"a room", "a room on a floor", "a room on an orange floor"}),
+        ("a photo of a ball on a blue background", {"a ball", "a ball on a background", "a ball on a blue background"}),
     ],
 )
 def test_shorter_captions_have_the_right_articles(whole, shorter):

@@ -117,9 +117,14 @@ class TrainingPictures:
 
     def view(self, index: int, rng: np.random.Generator | None = None) -> dict:
         """One view, in a random style and perhaps mirrored; as it was rendered without ``rng``."""
+        from workbench.world.views import on_background
+
         out = self.row(index)
         if "foreground" in out:
-            out["image"] = out["foreground"] * out["alpha"] + self._background(rng) * (1 - out["alpha"])
+            background = self._background(rng)
+            out["image"] = out["foreground"] * out["alpha"] + background * (1 - out["alpha"])
+            if rng is not None and background.numel() == 3:
+                out["caption"] = on_background(out["caption"], background.flatten().tolist())
         if rng is None:
             return out
         from workbench.world.style import apply_style, random_style
@@ -137,9 +142,9 @@ class TrainingPictures:
         if rng is None:
             return torch.full((3, 1, 1), 0.5)
         choice = rng.random()
-        if choice < 0.5:
+        if choice < 0.75:
             return torch.from_numpy(rng.random((3, 1, 1), dtype=np.float32))
-        if choice < 0.75 and self.crops is not None:
+        if choice < 0.87 and self.crops is not None:
             return self.crops.draw(rng)["image"]
         other = self.row(int(rng.integers(len(self))))
         return other["image"] if "image" in other else torch.from_numpy(rng.random((3, 1, 1), dtype=np.float32))

@@ -92,8 +92,18 @@ def sentence(kind: str, things: Sequence[str], seen: Sequence[int], most: int = 
     return f"a photo of {house}" + (f" with {_listing(phrases)}" if phrases else "") + ground
 
 
+def on_background(text: str, colour: Sequence[float]) -> str:
+    """A sprite's caption before a plain colour (r, g, b).
+
+    Example:
+        >>> on_background("a photo of a red ball", (0.9, 0.5, 0.1))
+        'a photo of a red ball on an orange background'
+    """
+    return f"{text} on {_with_article(colour_word(colour))} background"
+
+
 def shorter_caption(text: str, rng: np.random.Generator) -> str:
-    """The same caption telling less, as people do: some of the things, some of their looks, perhaps no ground.
+    """The same caption telling less, as people do: some of the things, some of their looks, perhaps not what is behind.
 
     Args:
         text: what `caption` wrote; any other text is given back as it is.
@@ -103,7 +113,7 @@ def shorter_caption(text: str, rng: np.random.Generator) -> str:
         >>> shorter_caption("a photo of a room with a red striped ball and a blue cube on a brown wooden floor", rng)
         'a photo of a room with a striped ball'
     """
-    found = re.fullmatch(r"a photo of (an? [^,]+?)(?: with (.+?))?(?: on (an? .+ floor))?", text)
+    found = re.fullmatch(r"a photo of (an? [^,]+?)(?: with (.+?))?(?: on (an? .+ (?:floor|background)))?", text)
     if found is None or not _WORDS.issuperset(re.findall(r"\w+", text)):
         return text
     house, things, ground = found.groups()
@@ -136,7 +146,7 @@ def plural(word: str) -> str:
     return {"shelf": "shelves", "box": "boxes", "balcony": "balconies"}.get(word, word + "s")
 
 
-_WORDS = {"a", "an", "photo", "of", "with", "and", "on", *LABELS, *map(plural, OBJECTS)}
+_WORDS = {"a", "an", "photo", "of", "with", "and", "on", "background", *LABELS, *map(plural, OBJECTS)}
 """What captions of rendered views are made of."""
 
 
