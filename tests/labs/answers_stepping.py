@@ -202,6 +202,176 @@ def who_changed_zero(pictures, box, above):
     return who_changed_stack(pictures, box, above) or 0
 
 
+# faults.one, two, three, five: a diagnosis is three words
+
+
+def says(step, term, culprit):
+    """An answer that always says this."""
+
+    def diagnosis(healthy, faulty):
+        return step, term, culprit
+
+    return diagnosis
+
+
+def asks(culprit):
+    """An answer that lets the debugger find the place."""
+
+    def diagnosis(healthy, faulty):
+        found = wb.first_divergence(healthy, faulty)
+        return [found.step, found.term, culprit]
+
+    return diagnosis
+
+
+def only_the_culprit(healthy, faulty):
+    return "small mask"
+
+
+def two_by_hand(healthy, faulty):
+    """The first step in which equal latents are asked about in another way."""
+    for i in range(1, 5):
+        a, b = healthy.step(), faulty.step()
+        if a.inputs != b.inputs and torch.equal(a.latents_before, b.latents_before):
+            return i, "input", "late timestep"
+    return None
+
+
+def three_by_hand(healthy, faulty):
+    a, b = healthy.step(), faulty.step()
+    assert torch.equal(a.solved, b.solved)
+    end = healthy.goto(4).latents
+    put_back = b.latents != b.solved
+    clean = torch.equal(b.latents[put_back], end[put_back])
+    return b.i, "blend", "clean blending" if clean else "other picture"
+
+
+def five_by_hand(healthy, faulty):
+    a, b = healthy.step(), faulty.step()
+    same = torch.equal(a.noise_pred, b.noise_pred)
+    return (1, "history", "stale solver") if same and a.history != b.history else (1, "solver", "other noise schedule")
+
+
+# faults.four
+
+
+def four_watch(run):
+    def leaps(before, after):
+        if before.i > 0 and not math.isclose(before.guidance, after.guidance, rel_tol=0.01):
+            return "guidance is not what it was"
+        return None
+
+    run.watch(leaps)
+    run.finish()
+    if run.stopped is None:
+        return None
+    return run.state.i, "guidance", "guidance twice"
+
+
+def four_states(run):
+    run.finish()
+    wrong = [state.i for state in run.states[1:] if abs(state.guidance - run.arguments["guidance_scale"]) > 0.01]
+    return (wrong[0], "guidance", "guidance twice") if wrong else None
+
+
+def four_wrong_watch(run):
+    run.watch("nan")
+    run.finish()
+    return run.i, "guidance", "guidance twice"
+
+
+def four_constant(run):
+    return 3, "guidance", "guidance twice"
+
+
+def four_before(run):
+    found = four_watch(run)
+    return found and (found[0] - 1, *found[1:])
+
+
+def four_after(run):
+    found = four_watch(run)
+    return found and (found[0] + 1, *found[1:])
+
+
+def four_term(run):
+    found = four_watch(run)
+    return found and (found[0], "text", "guidance twice")
+
+
+def four_swapped(run):
+    found = four_watch(run)
+    return found and (found[0], "guidance", "swapped halves")
+
+
+def four_stale(run):
+    found = four_watch(run)
+    return found and (found[0], "guidance", "stale solver")
+
+
+def four_always(run):
+    return four_watch(run) or (1, "guidance", "guidance twice")
+
+
+# faults.six
+
+
+def six_tolerance(healthy, faulty):
+    for factor in (2, 1, 0.5, 0):
+        fork = healthy.branch(at=0, cross_attention_kwargs={"scale": float(factor)})
+        if wb.first_divergence(faulty, fork, tolerance=1e-4) is None:
+            return factor
+    return None
+
+
+def six_nearest(healthy, faulty):
+    wanted, far = faulty.goto(2).latents, {}
+    for factor in (0.0, 0.5, 1.0, 2.0):
+        fork = healthy.branch(at=0, cross_attention_kwargs={"scale": factor})
+        far[factor] = (fork.goto(2).latents - wanted).abs().max().item()
+    best = min(far, key=far.get)
+    return best if far[best] < 1e-3 else None
+
+
+def six_constant(healthy, faulty):
+    return 2.0
+
+
+def six_inverse(healthy, faulty):
+    for factor in (0, 0.5, 1, 2):
+        fork = faulty.branch(at=0, cross_attention_kwargs={"scale": factor})
+        if torch.allclose(fork.step().noise_pred, healthy.goto(1).noise_pred, atol=1e-5):
+            return factor
+    return None
+
+
+def six_too_strict(healthy, faulty):
+    for factor in (0, 0.5, 1, 2):
+        if wb.first_divergence(healthy.branch(at=0, cross_attention_kwargs={"scale": factor}), faulty) is None:
+            return factor
+    return None
+
+
+def six_before_the_network(healthy, faulty):
+    for factor in (0, 0.5, 1, 2):
+        fork = healthy.branch(at=0, cross_attention_kwargs={"scale": factor})
+        if torch.equal(fork.state.latents, faulty.state.latents):
+            return factor
+    return None
+
+
+def six_always(healthy, faulty):
+    return six_tolerance(healthy, faulty) or 1.0
+
+
+def six_words(healthy, faulty):
+    return "twice"
+
+
+def six_as_it_is(healthy, faulty):
+    return 1
+
+
 # training.is_spike
 
 
@@ -371,6 +541,12 @@ RIGHT = {
     "stepping.guidance": [guidance_least_squares, guidance_dot],
     "stepping.settled": [settled_loop, settled_states],
     "stepping.who_changed": [who_changed_stack, who_changed_forwards],
+    "faults.one": [says(1, "input", "small mask"), asks("small mask")],
+    "faults.two": [two_by_hand, asks("late timestep")],
+    "faults.three": [three_by_hand, asks("clean blending")],
+    "faults.four": [four_watch, four_states],
+    "faults.five": [five_by_hand, asks("stale solver")],
+    "faults.six": [six_tolerance, six_nearest],
     "training.is_spike": [spike_loop, spike_tensor],
     "training.snr_weighted_loss": [snr_where, snr_loop],
     "training.lora_norm": [lora_norm_trace, lora_norm_columns],
@@ -405,6 +581,63 @@ WRONG = {
         ("where nothing changed at all", who_changed_since_the_first),
         ("by less than the limit", who_changed_own_limit),
         ("return None there", who_changed_zero),
+    ],
+    "faults.one": [
+        ("count how many do", says(1, "input", "mask polarity")),
+        ("The unconditional term of step 1 differs only because", says(1, "unconditional", "other weights")),
+        ("Step 2 differs because step 1 already did", says(2, "input", "small mask")),
+        ("In step 0 both runs still have the same bits", says(0, "start", "small mask")),
+        ("of what is added to the latents only the mask differs", says(1, "input", "other picture")),
+        ("blends nothing, broken or not", says(1, "input", "no blending")),
+        ("expected three things", only_the_culprit),
+        ("Your culprit is 'the mask'", says(1, "input", "the mask")),
+    ],
+    "faults.two": [
+        ("In step 1 both runs still have the same bits", says(1, "input", "late timestep")),
+        ("Step 3 differs because step 2 already did", says(3, "input", "late timestep")),
+        ("The guidance term of step 2 differs only because", says(2, "guidance", "guidance twice")),
+        ("The timestep term of step 2 has the same bits", says(2, "timestep", "late timestep")),
+        ("Who gets another t?", asks("shifted timesteps")),
+        ("so its weights are equal", asks("other weights")),
+        ("The digest of encoder_hidden_states is equal", asks("other prompt")),
+        ("Your term is 'unet'", says(2, "unet", "late timestep")),
+    ],
+    "faults.three": [
+        ("Step 2 differs because step 1 already did", says(2, "input", "clean blending")),
+        ("The solver term of step 1 has the same bits", says(1, "solver", "clean blending")),
+        ("The picture term of step 1 differs only because", says(1, "picture", "clean blending")),
+        ("Something is put back", asks("no blending")),
+        ("both repaint the same cells", asks("mask polarity")),
+        ("It is the right picture", asks("other picture")),
+        ("The place is right, but 'other weights'", asks("other weights")),
+    ],
+    "faults.four": [
+        ("did the watch not stop the run?", four_wrong_watch),
+        ("For a call of 9 steps you return 3 again", four_constant),
+        ("is the last good one", four_before),
+        ("is not where it begins", four_after),
+        ("both parts are sound, their mix is not", four_term),
+        ("would measure 1 - 3 = -2", four_swapped),
+        ("would not change the measured guidance from 3 to 9", four_stale),
+        ("For a run in which nothing is wrong", four_always),
+    ],
+    "faults.five": [
+        ("Step 2 differs because step 1 already did", says(2, "input", "stale solver")),
+        ("The solver term of step 1 differs only because", says(1, "solver", "stale solver")),
+        ("The guidance term of step 1 has the same bits", says(1, "guidance", "guidance twice")),
+        ("a fresh copy of the broken pipeline is right once", asks("other noise schedule")),
+        ("so the network is not to blame", asks("other weights")),
+        ("What does the scheduler know", asks("shifted timesteps")),
+        ("it is equal in step 1: go on to the scheduler", asks("guidance twice")),
+    ],
+    "faults.six": [
+        ("you return 2 again", six_constant),
+        ("that is the inverse", six_inverse),
+        ("Does no branch agree?", six_too_strict),
+        ("the first factor you try", six_before_the_network),
+        ("return None where no factor", six_always),
+        ("You return a str", six_words),
+        ("You return 1 where the LoRA is 2 times", six_as_it_is),
     ],
     "training.is_spike": [
         ("Take the median, no mean", spike_mean),

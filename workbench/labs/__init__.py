@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from workbench import check as checks
 
-_ROOMS = ("conventions", "masks", "metrics", "patchmatch", "world", "stepping", "training")
+_ROOMS = ("conventions", "masks", "metrics", "patchmatch", "world", "stepping", "diagnoses", "training")
 """The modules of this package that hold exercises, in teaching order."""
 
 

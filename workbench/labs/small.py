@@ -11,8 +11,12 @@ PROMPT = "a photo of a red ball"
 
 
 @functools.cache
-def pipeline():
-    """A StableDiffusionInpaintPipeline of a few thousand weights, shared by all checks: leave it as it is."""
+def pipeline(channels: int = 9):
+    """A StableDiffusionInpaintPipeline of a few thousand weights, shared by all checks: leave it as it is.
+
+    Args:
+        channels: of the U-Net's input: 9 sees mask and known picture, 4 puts known latents back after each step.
+    """
     from workbench.diffusion import models
     from workbench.diffusion.denoiser import assemble
     from workbench.diffusion.libraries import StableDiffusionInpaintPipeline
@@ -21,7 +25,7 @@ def pipeline():
     tokenizer = make_tokenizer()
     text = models.make_text_encoder(tokenizer, width=32, layers=1).eval()
     vae = models.make_autoencoder(4, (8, 8, 16)).eval()
-    unet = models.make_denoiser(4, 9, widths=(16, 16), text_width=32).eval()
+    unet = models.make_denoiser(4, channels, widths=(16, 16), text_width=32).eval()
     pipe = assemble(StableDiffusionInpaintPipeline, vae, text, tokenizer, unet)
     pipe.set_progress_bar_config(disable=True)
     return pipe
