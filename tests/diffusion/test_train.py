@@ -58,6 +58,13 @@ def test_from_nothing_grown_and_gone_on_with(call, tmp_path):
     grown("a photo of a room", **hidden, num_inference_steps=1, height=32, width=32, output_type="latent")
     held = seen[0][:, 4:].mean((0, 2, 3))  # what the published pipeline gives where nothing is known
     torch.testing.assert_close(nothing_given(grown.vae, 32), held, rtol=0.2, atol=0.1)  # the pipeline draws them
+    for text in ("learnt", "new"):
+        pipe = call("t2i", text, "--base", str(tmp_path / "first"), "--text", text)
+        theirs, ours = (p.text_encoder.state_dict() for p in (first, pipe))
+        assert not all(torch.equal(ours[name], value) for name, value in theirs.items())
+    told = [(tmp_path / name / "README.md").read_text() for name in ("learnt", "new")]
+    assert "Then, with the text encoder: " in told[0]
+    assert "Then, with a new text encoder: " in told[1]
     noise = call("t2i", "noise", "--prediction", "epsilon")
     assert noise.scheduler.config.prediction_type == "epsilon"
     assert len(read_log(tmp_path / "run-first")) == 2

@@ -25,6 +25,10 @@ NAMES = {"vae": "tiny-vae", "t2i": "tiny-t2i", "inpaint": "tiny-inpaint", "class
          "depth": "tiny-depth"}  # fmt: skip
 
 
+TEXTS = ("kept", "learnt", "new")
+"""What becomes of the text encoder of a pipeline that is gone on from."""
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m workbench.diffusion.train", description=__doc__)
@@ -39,7 +43,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base",
         help="inpaint: the pipeline to grow from (tiny-t2i); t2i, classifier: one to go on from (none), for t2i also "
-        "one for inpainting. The text encoder stays as it is",
+        "one for inpainting. The text encoder stays as it is unless told",
+    )
+    parser.add_argument(
+        "--text",
+        choices=TEXTS,
+        default="kept",
+        help="t2i with --base: its text encoder is kept, learns on, or is new (kept)",
     )
     parser.add_argument(
         "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
@@ -167,14 +177,19 @@ def _t2i(options, settings, run, accelerator) -> ModelTask:
     if options.base:
         base = load_pipeline(options.base)
         unet, text = base.unet, base.text_encoder
+        if options.text == "new":
+            text = make_text_encoder(tokenizer, seed=settings.seed)
         if unet.config.in_channels > LATENT_CHANNELS:
             unet = drop_input(unet, nothing_given(base.vae))
     else:
         unet, text = make_denoiser(factor, seed=settings.seed), make_text_encoder(tokenizer, seed=settings.seed)
-    objective = Denoising(unet, text, train_text=not options.base, prediction=options.prediction)
+    learns = not options.base or options.text != "kept"
+    objective = Denoising(unet, text, train_text=learns, prediction=options.prediction)
     task = _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
     if options.base:
-        task.before = _before(options.base, "Then" if unet is base.unet else "Then, told that all is hidden")
+        how = "" if unet is base.unet else ", told that all is hidden"
+        how += {"kept": "", "learnt": ", with the text encoder", "new": ", with a new text encoder"}[options.text]
+        task.before = _before(options.base, f"Then{how}")
     return task
 
 
