@@ -28,7 +28,8 @@ KEPT = 60
 ROOT = "workbench-training-monitor"
 _LOOKS = f"""
 .{ROOT} {{ max-width: 920px; }}
-.{ROOT} .bars {{ display: grid; grid-template-columns: minmax(120px, 46%) 1fr; gap: 1px 8px; font-size: 11px; }}
+.{ROOT} .bars {{ display: grid; grid-template-columns: minmax(120px, 46%) 1fr; gap: 1px 8px; font-size: 11px;
+  line-height: 15px; }}
 .{ROOT} .bars span {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;
   direction: rtl; text-align: right; }}
 .{ROOT} .bars i {{ display: block; background: #1976d2; height: 9px; margin-top: 3px; min-width: 1px; }}
@@ -241,7 +242,8 @@ class TrainingMonitor(InCell):
         self.slider = IntSlider(0, 0, 0, description="step", continuous_update=False, layout={"width": "420px"})
         self.slider.observe(lambda change: self._scrub(change["new"]), "value")
         self.numbers, self.bars = HTML(), HTML()
-        self.curves, self.pictures = Image(format="png"), Image(format="png")
+        as_large_as_they_are = {"align_self": "flex-start", "max_width": "100%"}
+        self.curves, self.pictures = (Image(format="png", layout=as_large_as_they_are) for _ in range(2))
         bar = HBox([*self.buttons.values(), self.slider], layout={"flex_flow": "row wrap"})
         self.widget = VBox(
             [
