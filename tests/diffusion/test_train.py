@@ -7,24 +7,25 @@ import torch
 
 from workbench.diffusion import models, pipelines, train
 from workbench.diffusion.latents import nothing_given, shown_by
+from workbench.diffusion.text import load_text_encoder
 from workbench.diffusion.training import read_log
 
 
 @pytest.fixture
 def call(views, inpaint_folder, tmp_path, monkeypatch):
-    """Two updates of narrow networks; returns the exported pipeline."""
+    """Two updates of narrow networks; returns the exported model."""
     narrow = functools.partial(models.make_denoiser, widths=(16, 16, 16), text_width=16)
     monkeypatch.setattr(models, "make_denoiser", narrow)
     monkeypatch.setattr(models, "make_text_encoder", functools.partial(models.make_text_encoder, width=16, layers=1))
     monkeypatch.setattr("workbench.diffusion.denoiser.STEPS", 1)
     monkeypatch.setattr("workbench.diffusion.denoiser.SHOWN", 1)
 
-    def main(what, name, *options):
+    def main(what, name, *options, load=pipelines.load_pipeline):
         data = ["--data", str(views), "--validation", str(views), "--vae", str(inpaint_folder / "vae")]
         size = ["--latents", "4", "--steps", "2", "--batch-size", "2", "--log-every", "1", "--warmup", "1"]
         folders = ["--folder", str(tmp_path / f"run-{name}"), "--export", str(tmp_path / name)]
         train.main([what, *data, *size, *folders, *options])
-        return pipelines.load_pipeline(tmp_path / name)
+        return load(tmp_path / name)
 
     return main
 
@@ -58,16 +59,27 @@ def test_from_nothing_grown_and_gone_on_with(call, tmp_path):
     grown("a photo of a room", **hidden, num_inference_steps=1, height=32, width=32, output_type="latent")
     held = seen[0][:, 4:].mean((0, 2, 3))  # what the published pipeline gives where nothing is known
     torch.testing.assert_close(nothing_given(grown.vae, 32), held, rtol=0.2, atol=0.1)  # the pipeline draws them
-    for text in ("learnt", "new"):
-        pipe = call("t2i", text, "--base", str(tmp_path / "first"), "--text", text)
-        theirs, ours = (p.text_encoder.state_dict() for p in (first, pipe))
-        assert not all(torch.equal(ours[name], value) for name, value in theirs.items())
-    told = [(tmp_path / name / "README.md").read_text() for name in ("learnt", "new")]
-    assert "Then, with the text encoder: " in told[0]
-    assert "Then, with a new text encoder: " in told[1]
     noise = call("t2i", "noise", "--prediction", "epsilon")
     assert noise.scheduler.config.prediction_type == "epsilon"
     assert len(read_log(tmp_path / "run-first")) == 2
+
+
+@pytest.mark.long
+def test_what_becomes_of_the_text_encoder(call, tmp_path):
+    reader = tmp_path / "reader"
+    call("text", "reader", load=load_text_encoder)
+    read = load_text_encoder(reader).state_dict()
+    first = call("t2i", "first", "--text", str(reader), "--learning-rate", "0")
+    assert all(torch.equal(first.text_encoder.state_dict()[name], value) for name, value in read.items())
+    first = first.text_encoder.state_dict()
+    for name, given in (("learnt", "learnt"), ("another", str(reader))):
+        ours = call("t2i", name, "--base", str(tmp_path / "first"), "--text", given).text_encoder.state_dict()
+        assert not all(torch.equal(ours[part], value) for part, value in first.items())
+    told = [(tmp_path / name / "README.md").read_text() for name in ("learnt", "another")]
+    assert "Then, with the text encoder: " in told[0]
+    assert "Then, with a text encoder that had learnt to read (2 updates of 2 captions" in told[1]
+    with pytest.raises(SystemExit, match="NotAvailable: .*nowhere"):
+        call("t2i", "none", "--text", str(tmp_path / "nowhere"))
 
 
 def test_refusals(call, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Trains the bundled models: python -m workbench.diffusion.train vae|t2i|inpaint|classifier|depth --help.
+"""Trains the bundled models: python -m workbench.diffusion.train vae|text|t2i|inpaint|classifier|depth --help.
 
 Run again, the same command goes on where it stopped; when the budget is used it exports the model. On several
 processes (one a GPU, or on a CPU): torchrun --nproc_per_node 2 -m workbench.diffusion.train ...
@@ -17,16 +17,17 @@ DEFAULTS = {
     "classifier": {"batch_size": 32, "learning_rate": 2e-3},
     "depth": {"batch_size": 16, "learning_rate": 1e-3},
     "vae": {"batch_size": 4, "learning_rate": 1e-3},
+    "text": {"batch_size": 64, "learning_rate": 1e-3},
     "t2i": {"batch_size": 32, "learning_rate": 1e-3},
     "inpaint": {"batch_size": 32, "learning_rate": 5e-4},
 }
 """What differs from `training.Settings` unless told."""
-NAMES = {"vae": "tiny-vae", "t2i": "tiny-t2i", "inpaint": "tiny-inpaint", "classifier": "tiny-classifier",
-         "depth": "tiny-depth"}  # fmt: skip
+NAMES = {"vae": "tiny-vae", "text": "tiny-text", "t2i": "tiny-t2i", "inpaint": "tiny-inpaint",
+         "classifier": "tiny-classifier", "depth": "tiny-depth"}  # fmt: skip
 
 
-TEXTS = ("kept", "learnt", "new")
-"""What becomes of the text encoder of a pipeline that is gone on from."""
+TEXTS = ("kept", "learnt")
+"""What may become of the text encoder of a pipeline that is gone on from."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,9 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--text",
-        choices=TEXTS,
-        default="kept",
-        help="t2i with --base: its text encoder is kept, learns on, or is new (kept)",
+        help="t2i: folder of the text encoder, by train text, which learns on (a fresh one); with --base also whether "
+        "its text encoder is kept or learnt on (kept)",
     )
     parser.add_argument(
         "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser, photos: str) -> None:
         parser: gets them.
         photos: the share of photographs unless told, for the help.
     """
-    parser.add_argument("--data", nargs="+", required=True, help="folders written by python -m workbench.world")
-    parser.add_argument("--validation", nargs="+", required=True, help="folders with views of the validation seeds")
+    parser.add_argument("--data", nargs="+", default=[], help="folders written by python -m workbench.world")
+    parser.add_argument("--validation", nargs="+", default=[], help="folders with views of the validation seeds")
     parser.add_argument("--folder", help="folder of checkpoints, log and samples (checkpoints/<model>)")
     parser.add_argument("--export", help="where the model goes (data/models/<model>)")
     parser.add_argument("--export-now", action="store_true", help="export the last checkpoint without training on")
@@ -84,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser, photos: str) -> None:
 def main(arguments=None) -> None:
     """Reads the command line, trains, exports."""
     options = make_parser().parse_args(arguments)
-    build = {"vae": _vae, "t2i": _t2i, "inpaint": _inpaint, "classifier": _classifier, "depth": _depth}[options.what]
-    carry_out(options, NAMES[options.what], DEFAULTS[options.what], build)
+    build = {"vae": _vae, "text": _text, "t2i": _t2i, "inpaint": _inpaint, "classifier": _classifier, "depth": _depth}
+    carry_out(options, NAMES[options.what], DEFAULTS[options.what], build[options.what])
 
 
 def carry_out(options, name: str, defaults: dict, build: Callable[..., ModelTask]) -> None:
@@ -118,8 +118,8 @@ def _export(trainer: Trainer, options) -> None:
     folder = Path(options.export or MODELS / trainer.task.name)
     s = trainer.settings
     told = (
-        f"{trainer.task.before}{trainer.step} updates of {s.batch_size} pictures in {trainer.elapsed() / 60:.0f} "
-        f"minutes, AdamW, learning rate {s.learning_rate:g} (warm-up, cosine), "
+        f"{trainer.task.before}{trainer.step} updates of {s.batch_size} {trainer.task.items} "
+        f"in {trainer.elapsed() / 60:.0f} minutes, AdamW, learning rate {s.learning_rate:g} (warm-up, cosine), "
         f"precision {trainer.accelerator.mixed_precision}, averaged weights ({s.ema:g}), seed {s.seed}"
     )
     trainer.task.objective.eval()
@@ -163,11 +163,22 @@ def _vae(options, settings, run, accelerator) -> ModelTask:
     return task
 
 
+def _text(options, settings, run, accelerator) -> ModelTask:
+    from workbench.diffusion.models import make_text_encoder
+    from workbench.diffusion.text import Reading, TextTask
+    from workbench.diffusion.tokenizer import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    return TextTask(Reading(make_text_encoder(tokenizer, seed=settings.seed), tokenizer), tokenizer)
+
+
 def _t2i(options, settings, run, accelerator) -> ModelTask:
     from workbench.diffusion.denoiser import Denoising
+    from workbench.diffusion.export import how_trained
     from workbench.diffusion.latents import nothing_given
     from workbench.diffusion.models import LATENT_CHANNELS, drop_input, make_denoiser, make_text_encoder
     from workbench.diffusion.pipelines import load_pipeline
+    from workbench.diffusion.text import load_text_encoder
     from workbench.diffusion.tokenizer import make_tokenizer
     from workbench.diffusion.vae import load_autoencoder
 
@@ -177,18 +188,20 @@ def _t2i(options, settings, run, accelerator) -> ModelTask:
     if options.base:
         base = load_pipeline(options.base)
         unet, text = base.unet, base.text_encoder
-        if options.text == "new":
-            text = make_text_encoder(tokenizer, seed=settings.seed)
         if unet.config.in_channels > LATENT_CHANNELS:
             unet = drop_input(unet, nothing_given(base.vae))
     else:
         unet, text = make_denoiser(factor, seed=settings.seed), make_text_encoder(tokenizer, seed=settings.seed)
-    learns = not options.base or options.text != "kept"
+    if options.text and options.text not in TEXTS:
+        text = load_text_encoder(options.text)
+    learns = not options.base or options.text not in (None, "kept")
     objective = Denoising(unet, text, train_text=learns, prediction=options.prediction)
     task = _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
     if options.base:
         how = "" if unet is base.unet else ", told that all is hidden"
-        how += {"kept": "", "learnt": ", with the text encoder", "new": ", with a new text encoder"}[options.text]
+        if learns:
+            another = f", with a text encoder that had learnt to read ({how_trained(options.text)})"
+            how += ", with the text encoder" if text is base.text_encoder else another
         task.before = _before(options.base, f"Then{how}")
     return task
 

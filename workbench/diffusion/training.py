@@ -111,9 +111,11 @@ class ModelTask(Task):
 
     Attributes:
         before: what the card tells of an earlier training that this one goes on from.
+        items: what a batch is made of, in a word, for the card.
     """
 
     before = ""
+    items = "pictures"
 
     @abstractmethod
     def validate(self) -> dict[str, float]:

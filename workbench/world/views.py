@@ -76,19 +76,19 @@ def caption(view: View, most: int = 4) -> str:
 def sentence(kind: str, things: Sequence[str], seen: Sequence[int], most: int = 4) -> str:
     """A caption from descriptions ("red striped ball") and the numbers of those that are seen, the largest first."""
     if kind == "sprite":
-        return f"a photo of {_with_article(things[0])}"
+        return f"a photo of {with_article(things[0])}"
     words = [thing.split()[-1] for thing in things]
     listed, phrases = [i for i in seen if words[i] not in SURROUNDINGS], {}
     for i in listed:
         several = sum(words[j] == words[i] for j in listed) > 1 and (kind != "room" or words[i] == "window")
-        phrases.setdefault(plural(words[i]) if several else _with_article(things[i]), None)
+        phrases.setdefault(plural(words[i]) if several else with_article(things[i]), None)
     phrases = list(phrases)[:most]
     surroundings = {words[i]: things[i] for i in reversed(seen)}
-    ground, house = "", _with_article(kind)
+    ground, house = "", with_article(kind)
     if "floor" in surroundings and kind == "room":
-        ground = f" on {_with_article(surroundings['floor'])}"
+        ground = f" on {with_article(surroundings['floor'])}"
     if "wall" in surroundings and kind == "facade":
-        house = _with_article(surroundings["wall"].removesuffix("wall") + "facade")
+        house = with_article(surroundings["wall"].removesuffix("wall") + "facade")
     return f"a photo of {house}" + (f" with {_listing(phrases)}" if phrases else "") + ground
 
 
@@ -99,7 +99,7 @@ def on_background(text: str, colour: Sequence[float]) -> str:
         >>> on_background("a photo of a red ball", (0.9, 0.5, 0.1))
         'a photo of a red ball on an orange background'
     """
-    return f"{text} on {_with_article(colour_word(colour))} background"
+    return f"{text} on {with_article(colour_word(colour))} background"
 
 
 def shorter_caption(text: str, rng: np.random.Generator) -> str:
@@ -130,14 +130,15 @@ def _plainer(phrase: str, rng: np.random.Generator) -> str:
     *looks, word = phrase.split()
     if not looks:  # a plural
         return word
-    return _with_article(" ".join([*(look for look in looks[1:] if rng.random() < 0.5), word]))
+    return with_article(" ".join([*(look for look in looks[1:] if rng.random() < 0.5), word]))
 
 
 def _listing(phrases: list[str]) -> str:
     return ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else "".join(phrases)
 
 
-def _with_article(words: str) -> str:
+def with_article(words: str) -> str:
+    """ "red ball" -> "a red ball"."""
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
