@@ -8,7 +8,7 @@ import torch
 import workbench as wb
 from tests.diffusion.conftest import write_views
 from workbench.diffusion import training_data
-from workbench.diffusion.training_data import Crops, TrainingPictures, close_up, generator, training_mask
+from workbench.diffusion.training_data import Crops, TrainingPictures, close_up, cut_free, generator, training_mask
 from workbench.world.views import SURROUNDINGS, label_vector, on_background, seen_in
 
 
@@ -122,6 +122,39 @@ def test_a_close_up_holds_the_whole_thing_where_it_can():
         assert part["caption"] == "a photo of a room with a red ball"
     nothing = {**view, "ids": torch.ones_like(ids)}
     assert close_up(nothing, generator(0)) is nothing
+
+
+def test_a_thing_is_cut_free_of_all_others():
+    ids = torch.zeros(128, 128, dtype=torch.int64)
+    ids[:] = 1
+    ids[40:80, 30:70], ids[90:100, 30:40], ids[100:, 60:120] = 2, 3, 4
+    image = torch.stack([(ids == k).float() for k in (2, 3, 4)])
+    things = ["grey wall", "orange ball", "small cube", "cone at the frame"]
+    view = {"image": image, "ids": ids, "things": things, "labels": label_vector(["room"])}
+    shares = []
+    for i in range(20):
+        part = cut_free(view, generator(i))
+        assert part["caption"] == "a photo of an orange ball", "the others are surroundings, small, or cut by the frame"
+        assert part["foreground"].shape == (3, 128, 128)
+        inside = part["alpha"][0] > 0.999
+        assert (part["foreground"][0][inside] > 0.95).all()
+        assert part["foreground"][1:, inside].max() < 0.05
+        shares.append(part["alpha"].mean().item())
+        high, wide = ((part["alpha"][0] > 0.5).any(axis).sum().item() for axis in (0, 1))
+        assert abs(high - wide) <= 3, "square, as it was: all of it is in the picture"
+    assert 1 / 1.75**2 < min(shares) < max(shares) < 1 / 1.05**2
+    nothing = {**view, "ids": torch.ones_like(ids)}
+    assert cut_free(nothing, generator(0)) is nothing
+
+
+def test_a_share_of_views_is_of_one_thing_alone(views):
+    alone = TrainingPictures([views], style=0, alone=1.0)
+    assert "on a" not in alone.view(0)["caption"].replace("on a wooden floor", ""), "as it was rendered"
+    captions = [alone.view(0, generator(i))["caption"] for i in range(12)]
+    assert any(caption.endswith(" background") for caption in captions)
+    assert all(caption.startswith("a photo of a red ball") for caption in captions)
+    with pytest.raises(ValueError, match="alone is -1"):
+        TrainingPictures([views], alone=-1)
 
 
 def test_a_share_of_views_is_close(views):

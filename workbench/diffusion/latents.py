@@ -201,6 +201,7 @@ def _plan(vae: AutoencoderKL, source: TrainingPictures, count: int, seed: int, h
         "photo_share": source.photo_share,
         "style": source.style,
         "close": source.close,
+        "alone": source.alone,
     }
     return {"vae": digest.hexdigest(), "scaling_factor": vae.config.scaling_factor, "sets": sets, **told}
 

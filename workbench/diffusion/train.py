@@ -58,6 +58,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--close", type=float, default=0.0, help="t2i: share of views cut about one of their things (0)"
     )
+    parser.add_argument(
+        "--alone",
+        type=float,
+        default=0.0,
+        help="t2i: share of views of which one thing is cut free, on a background (0)",
+    )
     parser.add_argument("--small-steps", type=int, default=0, help="t2i, inpaint: first so many at half the side (0)")
     return parser
 
@@ -128,12 +134,15 @@ def _export(trainer: Trainer, options) -> None:
     print(f"{trainer.task.name}: {trainer.step} updates, written to {folder}")
 
 
-def read_pictures(options, photos: float = 0.0, kinds=None, close: float = 0.0) -> tuple:
-    """Training and validation pictures, as the options say; ``photos`` is the share of photographs unless told."""
+def read_pictures(options, photos: float = 0.0, kinds=None, **near) -> tuple:
+    """Training and validation pictures, as the options say; ``photos`` is the share of photographs unless told.
+
+    ``near``: "close" and "alone" of `TrainingPictures`.
+    """
     from workbench.diffusion.training_data import TrainingPictures
 
     share = options.photos if options.photos is not None else photos
-    train = TrainingPictures(options.data, share, options.style, kinds, close)
+    train = TrainingPictures(options.data, share, options.style, kinds, **near)
     return train, TrainingPictures(options.validation, 0.0, 0.0, kinds)
 
 
@@ -227,7 +236,7 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
     from workbench.diffusion.denoiser import DenoiserTask
     from workbench.diffusion.latents import build_cache, read_cache
 
-    train, validation = read_pictures(options, 0.15, close=options.close)
+    train, validation = read_pictures(options, 0.15, close=options.close, alone=options.alone)
     holes = objective.unet.config.in_channels == 9
     part = (accelerator.process_index, accelerator.num_processes)
     vae = vae.to(accelerator.device)
@@ -235,6 +244,7 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
     accelerator.wait_for_everyone()
     task = DenoiserTask(objective, vae, tokenizer, read_cache(cache), validation, options.small_steps)
     task.about += f" Of the rendered views {options.close:.0%} were cut about a thing." if options.close else ""
+    task.about += f" Of {options.alone:.0%} one thing was cut free, on a background." if options.alone else ""
     return task
 
 

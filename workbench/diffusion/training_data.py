@@ -77,13 +77,22 @@ class TrainingPictures:
         style: strength of the photographic styles, 0 none.
         kinds: which kinds of data sets are taken; None takes all.
         close: share of views of rooms and facades that are drawn as `close_up`, 0 to 1.
+        alone: share of them that are drawn as `cut_free`; closeness is drawn from the others.
 
     Raises:
         FileNotFoundError: a folder holds no rendered views.
         ValueError: views of another size, or no folder of a wanted kind.
     """
 
-    def __init__(self, folders: Iterable, photo_share: float = 0.0, style: float = 1.0, kinds=None, close: float = 0.0):
+    def __init__(
+        self,
+        folders: Iterable,
+        photo_share: float = 0.0,
+        style: float = 1.0,
+        kinds=None,
+        close: float = 0.0,
+        alone: float = 0.0,
+    ):
         from workbench.world.dataset import RenderedSet
 
         sets = [RenderedSet(folder) for folder in folders]
@@ -91,6 +100,7 @@ class TrainingPictures:
         self.photo_share = check.number(photo_share, "photo_share", 0, 1)
         self.style = check.number(style, "style", 0, 2)
         self.close = check.number(close, "close", 0, 1)
+        self.alone = check.number(alone, "alone", 0, 1)
         if not self.sets:
             told = ", ".join(s.plan["kind"] for s in sets) or "nothing"
             raise ValueError(f"the folders hold {told}, expected views of kind {' or '.join(kinds or ('any',))}.")
@@ -120,6 +130,8 @@ class TrainingPictures:
         from workbench.world.views import on_background
 
         out = self.row(index)
+        if rng is not None and self.alone > 0 and "foreground" not in out and rng.random() < self.alone:
+            out = cut_free(out, rng)
         if "foreground" in out:
             background = self._background(rng)
             out["image"] = out["foreground"] * out["alpha"] + background * (1 - out["alpha"])
@@ -182,6 +194,35 @@ def _start(rng: np.random.Generator, low: int, high: int, side: int, whole: int)
     """Where a square of this side begins, in 0 ... whole, so that [low, high) lies in it."""
     first, last = max(0, high - side), min(low, whole - side)
     return int(rng.integers(first, last + 1)) if first <= last else min(first, whole - side)
+
+
+def cut_free(view: dict, rng: np.random.Generator) -> dict:
+    """One of a view's things by itself, enlarged, as a sprite is: foreground (3, H, W), alpha (1, H, W), caption.
+
+    So that each word is learnt with nothing else in the picture. What hides a part of the thing leaves a gap in it. A
+    view none of whose things is whole and a fifth of its side large is given back as it is.
+    """
+    from workbench.world.views import SURROUNDINGS, seen_in, with_article
+
+    things, ids, size = view["things"], view["ids"], view["ids"].shape[-1]
+    boxes = {}
+    for i in seen_in(ids, len(things)):
+        ys, xs = torch.nonzero(ids == 1 + i, as_tuple=True)
+        x0, x1, y0, y1 = int(xs.min()), int(xs.max()) + 1, int(ys.min()), int(ys.max()) + 1
+        inside = min(x0, y0) > 0 and max(x1, y1) < size
+        if inside and max(x1 - x0, y1 - y0) >= size // 5 and things[i].split()[-1] not in SURROUNDINGS:
+            boxes[i] = (x0, x1, y0, y1)
+    if not boxes:
+        return view
+    i = int(rng.choice(list(boxes)))
+    x0, x1, y0, y1 = boxes[i]
+    side = round(max(x1 - x0, y1 - y0) * rng.uniform(1.1, 1.7))
+    x, y = (int(rng.integers(high - side, low + 1)) + side for low, high in ((x0, x1), (y0, y1)))
+    stacked = torch.cat([view["image"], (ids == 1 + i)[None].float()])[None]  # (1, 4, H, W)
+    part = torch.nn.functional.pad(stacked, (side,) * 4)[..., y : y + side, x : x + side]
+    foreground, alpha = (pictures.resize(each, (size, size))[0] for each in part.split((3, 1), 1))
+    alpha = (2 * alpha - 0.9).clamp(0, 1)  # the thing's outermost pixels hold some of what was behind it
+    return {"foreground": foreground, "alpha": alpha, "caption": f"a photo of {with_article(things[i])}"}
 
 
 def held_out_crops() -> torch.Tensor:
