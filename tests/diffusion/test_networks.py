@@ -157,6 +157,19 @@ def test_classifier(pictures, validation, tmp_path, monkeypatch):
         classifiers.tiny_perceptual(image, image[..., :40])
 
 
+def test_the_classifier_learns_from_things_cut_free(views, validation):
+    alone = TrainingPictures([views], style=0, alone=1.0)
+    task = ClassifierTask(Naming(make_classifier(LABELS, (8, 8, 8, 8, 8))), alone, validation)
+    batch = task.batch([[0, 0, i] for i in range(8)])
+    kinds, ball = batch["labels"][:, [LABELS.index("room"), LABELS.index("sprite")]], LABELS.index("ball")
+    assert kinds.tolist() == [[0, 1]] * 8
+    for labels, cells in zip(batch["labels"], batch["cells"], strict=True):
+        told = {name for name, there in zip(LABELS, labels, strict=True) if there}
+        assert told == ({"sprite", "red", "ball"} if labels[ball] else {"sprite"})  # an enlarged part may miss it
+        assert labels[ball] or not (cells[ball] == 1).any()
+    assert batch["labels"][:, ball].any()
+
+
 def test_focal_loss_by_hand():
     """Two labels, two pictures of two cells: sure and right costs nothing, undecided (1/2)^2 log 2, unsure nothing."""
     truth = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [1.0, -1.0]]])  # (B, L, cells)

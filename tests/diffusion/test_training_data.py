@@ -136,6 +136,9 @@ def test_a_thing_is_cut_free_of_all_others():
         part = cut_free(view, generator(i))
         assert part["caption"] == "a photo of an orange ball", "the others are surroundings, small, or cut by the frame"
         assert part["foreground"].shape == (3, 128, 128)
+        assert part["things"] == ["orange ball"]
+        assert torch.equal(part["labels"], label_vector(["sprite", "orange ball"]))
+        assert torch.equal(part["ids"] == 1, part["alpha"][0] > 0.5)
         inside = part["alpha"][0] > 0.999
         assert (part["foreground"][0][inside] > 0.95).all()
         assert part["foreground"][1:, inside].max() < 0.05

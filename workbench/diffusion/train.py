@@ -244,8 +244,13 @@ def _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerato
     accelerator.wait_for_everyone()
     task = DenoiserTask(objective, vae, tokenizer, read_cache(cache), validation, options.small_steps)
     task.about += f" Of the rendered views {options.close:.0%} were cut about a thing." if options.close else ""
-    task.about += f" Of {options.alone:.0%} one thing was cut free, on a background." if options.alone else ""
+    task.about += _alone(options)
     return task
+
+
+def _alone(options) -> str:
+    """What a card says of things cut free."""
+    return f" Of {options.alone:.0%} of the views one thing was cut free, on a background." if options.alone else ""
 
 
 def _classifier(options, settings, run, accelerator) -> ModelTask:
@@ -253,7 +258,8 @@ def _classifier(options, settings, run, accelerator) -> ModelTask:
     from workbench.world.views import LABELS
 
     classifier = load_classifier(options.base) if options.base else make_classifier(LABELS, seed=settings.seed)
-    task = ClassifierTask(Naming(classifier), *read_pictures(options))
+    task = ClassifierTask(Naming(classifier), *read_pictures(options, alone=options.alone))
+    task.about += _alone(options)
     if options.base:
         task.before = _before(options.base, "Then")
     return task

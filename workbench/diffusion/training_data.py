@@ -197,12 +197,12 @@ def _start(rng: np.random.Generator, low: int, high: int, side: int, whole: int)
 
 
 def cut_free(view: dict, rng: np.random.Generator) -> dict:
-    """One of a view's things by itself, enlarged, as a sprite is: foreground (3, H, W), alpha (1, H, W), caption.
+    """One of a view's things by itself, enlarged, as sprites are: foreground (3, H, W), alpha (1, H, W), caption ...
 
     So that each word is learnt with nothing else in the picture. What hides a part of the thing leaves a gap in it. A
     view none of whose things is whole and a fifth of its side large is given back as it is.
     """
-    from workbench.world.views import SURROUNDINGS, seen_in, with_article
+    from workbench.world.views import SURROUNDINGS, label_vector, seen_in, sentence
 
     things, ids, size = view["things"], view["ids"], view["ids"].shape[-1]
     boxes = {}
@@ -222,7 +222,14 @@ def cut_free(view: dict, rng: np.random.Generator) -> dict:
     part = torch.nn.functional.pad(stacked, (side,) * 4)[..., y : y + side, x : x + side]
     foreground, alpha = (pictures.resize(each, (size, size))[0] for each in part.split((3, 1), 1))
     alpha = (2 * alpha - 0.9).clamp(0, 1)  # the thing's outermost pixels hold some of what was behind it
-    return {"foreground": foreground, "alpha": alpha, "caption": f"a photo of {with_article(things[i])}"}
+    return {
+        "foreground": foreground,
+        "alpha": alpha,
+        "ids": (alpha[0] > 0.5).long(),
+        "things": [things[i]],
+        "labels": label_vector(["sprite", things[i]]),
+        "caption": sentence("sprite", [things[i]], [0]),
+    }
 
 
 def held_out_crops() -> torch.Tensor:
