@@ -136,7 +136,8 @@ class TextTask(ModelTask):
         ranks = told.argsort(-1, descending=True).argsort(-1)  # (N, L, V), 0: the likeliest
         right = ((ranks < count[..., None]) == asked.bool()).all(-1)  # (N, L)
         whole = ids == self.objective.end
-        last = (count > 0) & ~whole & (count.roll(-1, 1) <= count)
+        within = (count > 0) & ~whole
+        last = within & ~within.roll(-1, 1)  # of a description
         return {"descriptions": right[last].float().mean().item(), "texts": right[whole].float().mean().item()}
 
     @torch.no_grad()

@@ -48,8 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--text",
-        help="t2i: folder of the text encoder, by train text, which learns on (a fresh one); with --base also whether "
-        "its text encoder is kept or learnt on (kept)",
+        help="t2i: folder of the text encoder, by train text, which learns on (a fresh one, which hardly learns to "
+        "read beside pictures); with --base also whether its text encoder is kept or learnt on (kept)",
     )
     parser.add_argument(
         "--prediction", choices=PREDICTIONS, default="v_prediction", help="t2i, inpaint: what it says (v_prediction)"
