@@ -71,6 +71,10 @@ def test_what_becomes_of_the_text_encoder(call, tmp_path):
     read = load_text_encoder(reader).state_dict()
     first = call("t2i", "first", "--text", str(reader), "--learning-rate", "0")
     assert all(torch.equal(first.text_encoder.state_dict()[name], value) for name, value in read.items())
+    assert (
+        "Trained: From nothing, with a text encoder that had learnt to read (2 upd"
+        in (tmp_path / "first/README.md").read_text()
+    )
     first = first.text_encoder.state_dict()
     for name, given in (("learnt", "learnt"), ("another", str(reader))):
         ours = call("t2i", name, "--base", str(tmp_path / "first"), "--text", given).text_encoder.state_dict()
@@ -83,6 +87,9 @@ def test_what_becomes_of_the_text_encoder(call, tmp_path):
 
 
 def test_refusals(call, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train.main(["depth", "--steps", "1"])
+    assert "required: --data, --validation" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="NotAvailable: .*is no bundled model"):
         call("inpaint", "grown", "--base", str(tmp_path / "nowhere"))
     with pytest.raises(SystemExit):

@@ -20,7 +20,7 @@ NAME = "tiny-text"
 BREAKS = ("a", "an", "the", "photo", "of", "with", "and", "on", "in", "at", ",")
 """Tokens that end a thing's description."""
 STRANGE = 0.1
-"""Share of looks that are any other known word, "sks" too: they are to be told apart as well."""
+"""Share of things that also bear a word of no looks, "bright" or "sks": those are to be told apart as well."""
 HELD = 256
 """Captions that reading is measured on."""
 
@@ -30,14 +30,13 @@ def made_up_caption(rng: np.random.Generator) -> str:
 
     Any thing with any look, so that no word can be guessed from the others.
     """
-    from workbench.world.views import shorter_caption, with_article
+    from workbench.world.views import listing, shorter_caption, with_article
 
     kind = ("room", "facade", "")[int(rng.integers(3))]
     things = [_thing(rng) for _ in range(int(rng.integers(1, 5)) if kind else 1)]
     ground = "floor" if kind == "room" else "background"
     told = f" on {with_article(_looks(rng, ground))}" if rng.random() < 0.5 else ""
-    listed = ", ".join(things[:-1]) + " and " + things[-1] if len(things) > 1 else things[0]
-    text = "a photo of " + (f"{with_article(kind)} with {listed}" if kind else listed) + told
+    text = "a photo of " + (f"{with_article(kind)} with " if kind else "") + listing(things) + told
     return shorter_caption(text, rng) if rng.random() < 0.5 else text
 
 
@@ -143,7 +142,8 @@ class TextTask(ModelTask):
     @torch.no_grad()
     def sheet(self):
         """How alike the ends of 32 captions are: |cosine| of every two, white = 1, (1, 3, 128, 128)."""
-        ends = nn.functional.normalize(self.objective.text_encoder(self.held[:32]).last_hidden_state[:, -1], dim=-1)
+        ids = self.held[:32].to(self.objective.breaks.device)
+        ends = nn.functional.normalize(self.objective.text_encoder(ids).last_hidden_state[:, -1], dim=-1)
         alike = (ends @ ends.T).abs().clamp(0, 1)[None, None].expand(1, 3, -1, -1)
         return nn.functional.interpolate(alike.float().cpu(), size=(SIZE, SIZE))
 

@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m workbench.diffusion.train", description=__doc__)
     parser.add_argument("what", choices=DEFAULTS)
-    add_arguments(parser, photos="0.3 vae, 0.15 t2i and inpaint")
+    add_arguments(parser, photos="0.3 vae, 0.15 t2i and inpaint", required=False)
     parser.add_argument("--factor", type=int, choices=(4, 8), default=4, help="vae: pixels a latent cell (4)")
     parser.add_argument("--adversarial", type=float, default=0.0, help="vae: weight of the patch discriminator (0)")
     parser.add_argument("--kl", type=float, default=1e-4, help="vae: weight of the Kullback-Leibler term (1e-4)")
@@ -59,24 +59,22 @@ def make_parser() -> argparse.ArgumentParser:
         "--close", type=float, default=0.0, help="t2i: share of views cut about one of their things (0)"
     )
     parser.add_argument(
-        "--alone",
-        type=float,
-        default=0.0,
-        help="t2i: share of views of which one thing is cut free, on a background (0)",
+        "--alone", type=float, default=0.0, help="t2i, classifier: share of views with one thing cut free of them (0)"
     )
     parser.add_argument("--small-steps", type=int, default=0, help="t2i, inpaint: first so many at half the side (0)")
     return parser
 
 
-def add_arguments(parser: argparse.ArgumentParser, photos: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser, photos: str, required: bool = True) -> None:
     """The options that every training has: data, folders, and all of `training.Settings`.
 
     Args:
         parser: gets them.
         photos: the share of photographs unless told, for the help.
+        required: whether data must be named.
     """
-    parser.add_argument("--data", nargs="+", default=[], help="folders written by python -m workbench.world")
-    parser.add_argument("--validation", nargs="+", default=[], help="folders with views of the validation seeds")
+    parser.add_argument("--data", nargs="+", required=required, help="folders written by python -m workbench.world")
+    parser.add_argument("--validation", nargs="+", required=required, help="folders with views of the validation seeds")
     parser.add_argument("--folder", help="folder of checkpoints, log and samples (checkpoints/<model>)")
     parser.add_argument("--export", help="where the model goes (data/models/<model>)")
     parser.add_argument("--export-now", action="store_true", help="export the last checkpoint without training on")
@@ -89,7 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser, photos: str) -> None:
 
 def main(arguments=None) -> None:
     """Reads the command line, trains, exports."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.what != "text" and not (options.data and options.validation):
+        parser.error("the following arguments are required: --data, --validation")
     build = {"vae": _vae, "text": _text, "t2i": _t2i, "inpaint": _inpaint, "classifier": _classifier, "depth": _depth}
     carry_out(options, NAMES[options.what], DEFAULTS[options.what], build[options.what])
 
@@ -201,17 +202,19 @@ def _t2i(options, settings, run, accelerator) -> ModelTask:
             unet = drop_input(unet, nothing_given(base.vae))
     else:
         unet, text = make_denoiser(factor, seed=settings.seed), make_text_encoder(tokenizer, seed=settings.seed)
+    read = ""
     if options.text and options.text not in TEXTS:
         text = load_text_encoder(options.text)
+        read = f"with a text encoder that had learnt to read ({how_trained(options.text)})"
     learns = not options.base or options.text not in (None, "kept")
     objective = Denoising(unet, text, train_text=learns, prediction=options.prediction)
     task = _denoiser_task(objective, vae, tokenizer, options, settings, run, accelerator)
     if options.base:
-        how = "" if unet is base.unet else ", told that all is hidden"
-        if learns:
-            another = f", with a text encoder that had learnt to read ({how_trained(options.text)})"
-            how += ", with the text encoder" if text is base.text_encoder else another
-        task.before = _before(options.base, f"Then{how}")
+        how = ["Then", "" if unet is base.unet else "told that all is hidden"]
+        how.append(read or ("with the text encoder" if learns else ""))
+        task.before = _before(options.base, ", ".join(filter(None, how)))
+    elif read:
+        task.before = f"From nothing, {read}: "
     return task
 
 

@@ -197,7 +197,7 @@ def _start(rng: np.random.Generator, low: int, high: int, side: int, whole: int)
 
 
 def cut_free(view: dict, rng: np.random.Generator) -> dict:
-    """One of a view's things by itself, enlarged, as sprites are: foreground (3, H, W), alpha (1, H, W), caption ...
+    """One of a view's things by itself, enlarged, as a sprite: foreground, alpha, ids, things, labels and caption.
 
     So that each word is learnt with nothing else in the picture. What hides a part of the thing leaves a gap in it. A
     view none of whose things is whole and a fifth of its side large is given back as it is.

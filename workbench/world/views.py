@@ -89,7 +89,7 @@ def sentence(kind: str, things: Sequence[str], seen: Sequence[int], most: int = 
         ground = f" on {with_article(surroundings['floor'])}"
     if "wall" in surroundings and kind == "facade":
         house = with_article(surroundings["wall"].removesuffix("wall") + "facade")
-    return f"a photo of {house}" + (f" with {_listing(phrases)}" if phrases else "") + ground
+    return f"a photo of {house}" + (f" with {listing(phrases)}" if phrases else "") + ground
 
 
 def on_background(text: str, colour: Sequence[float]) -> str:
@@ -122,7 +122,7 @@ def shorter_caption(text: str, rng: np.random.Generator) -> str:
         kept = rng.choice(len(listed), size=int(rng.integers(1, len(listed) + 1)), replace=False)
         listed = [_plainer(listed[i], rng) for i in sorted(kept)]
     ground = f" on {_plainer(ground, rng)}" if ground and rng.random() < 0.5 else ""
-    return f"a photo of {_plainer(house, rng)}" + (f" with {_listing(listed)}" if listed else "") + ground
+    return f"a photo of {_plainer(house, rng)}" + (f" with {listing(listed)}" if listed else "") + ground
 
 
 def _plainer(phrase: str, rng: np.random.Generator) -> str:
@@ -133,7 +133,8 @@ def _plainer(phrase: str, rng: np.random.Generator) -> str:
     return with_article(" ".join([*(look for look in looks[1:] if rng.random() < 0.5), word]))
 
 
-def _listing(phrases: list[str]) -> str:
+def listing(phrases: list[str]) -> str:
+    """Phrases as a sentence names them: "a, b and c"."""
     return ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else "".join(phrases)
 
 
