@@ -79,7 +79,7 @@ def prompting() -> None:
     found = []
     for word in OBJECTS:
         seeds = [torch.Generator().manual_seed(seed) for seed in range(SAMPLES)]
-        prompt = f"a photo of a room with a {word}"
+        prompt = f"a photo of a {word}"
         images = pipe([prompt] * SAMPLES, num_inference_steps=30, guidance_scale=5.0, generator=seeds,
                       output_type="pt").images  # fmt: skip
         seen = names(images).sigmoid()[:, LABELS.index(word)] > 0.5

@@ -9,13 +9,17 @@ import torch
 
 import workbench as wb
 from workbench import image, metrics
-from workbench.diffusion import bundled, depth, pipelines
+from workbench.diffusion import bundled, classifier, depth, pipelines
+from workbench.diffusion.denoiser import Denoising
+from workbench.diffusion.latents import encode_moments
+from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.training_data import held_out_crops
 from workbench.diffusion.vae import load_autoencoder, round_trip
+from workbench.image import to_signed
 
 FILE_MIB, ALL_MIB = 15, 45
 NAMES = bundled()
-PIPELINES = {"tiny-inpaint": "StableDiffusionInpaintPipeline 9"}
+PIPELINES = {"tiny-t2i": "StableDiffusionPipeline 4", "tiny-inpaint": "StableDiffusionInpaintPipeline 9"}
 """Bundled pipelines: class and input channels, as plain diffusers tells them."""
 
 
@@ -78,6 +82,35 @@ def test_each_stands_in_the_list_of_data():
 
 
 @pytest.mark.long
+def test_the_classifier_names_what_is_there():
+    """Mean average precision over the labels of the benchmark, against scores that know only how common a label is."""
+    model, scores, truth = classifier.load_classifier(), [], []
+    for name in wb.data.scenes():
+        scene = wb.data.scene(name)
+        with torch.no_grad():
+            scores.append(model(scene.target)[0])
+        truth.append(classifier.labels_of(scene.ids, scene.things, scene.kind)["labels"])
+    scores, truth = torch.stack(scores), torch.stack(truth)  # (24, L)
+    there = truth[:, (truth.sum(0) > 0) & (truth.sum(0) < len(truth))]
+    assert classifier.mean_average_precision(scores, truth) > there.mean() + 0.25
+
+
+@pytest.mark.long
+def test_tiny_perceptual_counts_texture_more_than_brightness():
+    """A picture a shade brighter must be far nearer than a blurred one, or one with noise of the blur's error."""
+    for name in ("facade-00", "room-05", "facade-06"):
+        picture = wb.data.scene(name).target
+        size = tuple(picture.shape[-2:])
+        blurred = image.resize(image.resize(picture, (size[0] // 4, size[1] // 4)), size)
+        noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+        noisy = (picture + noise * (blurred - picture).square().mean().sqrt()).clamp(0, 1)
+        assert classifier.tiny_perceptual(picture, picture).item() < 1e-6
+        shifted = (picture + 0.02).clamp(0, 1)
+        near, far = (classifier.tiny_perceptual(other, picture).item() for other in (shifted, blurred))
+        assert near < 0.2 * min(far, classifier.tiny_perceptual(noisy, picture).item())
+
+
+@pytest.mark.long
 def test_depth_is_seen():
     """Share of pixels within a factor of 1.25, against a guess that all is equally far: the median takes the scale."""
     model, shares = depth.load_depth(), []
@@ -103,3 +136,26 @@ def test_inpainting_knows_more_than_the_mean_colour():
         flat = torch.where(mask > 0.5, mean, scene.target)
         gains.append(metrics.psnr(filled, scene.target, mask) - metrics.psnr(flat, scene.target, mask))
     assert torch.cat(gains).mean() > 2
+
+
+@pytest.mark.long
+def test_words_are_heard():
+    """A word exchanged changes what is predicted, and a scene's own caption tells more than another's."""
+    pipe = wb.load_pipeline("tiny-t2i")
+    with torch.no_grad():
+        noise = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+        for pair in (("red cube", "blue cube"), ("cube", "plant"), ("room", "facade")):
+            ids = token_ids(pipe.tokenizer, [f"a photo of a {words}" for words in pair])
+            states = pipe.text_encoder(ids).last_hidden_state
+            one, other = pipe.unet(noise.expand(2, -1, -1, -1), 900, states).sample
+            assert (one - other).norm() > 0.2 * one.norm()  # measured: 0.55 and more; tiny-inpaint, nouns: 0.02
+        scenes = [wb.data.scene(name) for name in wb.data.scenes()]
+        latents, _ = encode_moments(pipe.vae, to_signed(torch.cat([scene.target for scene in scenes])))
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        own = token_ids(pipe.tokenizer, [scene.caption for scene in scenes])
+        errors = {}
+        for name, told in (("own", own), ("another's", own.roll(7, 0))):
+            batch = {"latents": latents, "noise": noise, "t": torch.full((len(own),), 800), "ids": told}
+            objective = Denoising(pipe.unet, pipe.text_encoder, False, pipe.scheduler.config.prediction_type)
+            errors[name] = objective(batch)["per_sample"]
+    assert (errors["own"] < errors["another's"]).float().mean() > 0.7

@@ -104,6 +104,14 @@ def test_schedules_are_stable_diffusions():
     assert torch.equal(ddpm.alphas_cumprod, ddim.alphas_cumprod)
     assert ddpm.config.prediction_type == "epsilon"
     assert ddpm.alphas_cumprod[-1].item() == pytest.approx(0.00466, abs=1e-5)  # Stable Diffusion 1's last
+    first = {}
+    for spacing in ("leading", "trailing"):
+        scheduler = models.make_scheduler(spacing=spacing)
+        scheduler.set_timesteps(20)
+        first[spacing] = scheduler.timesteps[0].item()
+    assert first == {"leading": 951, "trailing": 999}
+    with pytest.raises(ValueError, match="spacing is 'linspace', expected one of: leading, trailing"):
+        models.make_scheduler(spacing="linspace")
 
 
 def test_wrong_factors_and_widths_are_told():

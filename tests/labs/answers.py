@@ -3,7 +3,13 @@
 import numpy as np
 import torch
 
-from tests.labs import answers_stepping
+from tests.labs import (
+    answers_attention,
+    answers_correspondence,
+    answers_diffusion,
+    answers_neural_patch,
+    answers_stepping,
+)
 from workbench import mask as masks
 
 # conventions.to_image
@@ -614,5 +620,6 @@ WRONG = {
         ("work on copies", composite_changes),
     ],
 }
-RIGHT |= answers_stepping.RIGHT
-WRONG |= answers_stepping.WRONG
+for _room in (answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_neural_patch):
+    RIGHT |= _room.RIGHT
+    WRONG |= _room.WRONG

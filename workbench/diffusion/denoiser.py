@@ -231,7 +231,9 @@ class DenoiserTask(ModelTask):
         """The model as a published pipeline, with the weights as they are; DDIM, no safety checker."""
         kind = StableDiffusionInpaintPipeline if self.inpainting else StableDiffusionPipeline
         parts = (self.vae, self.objective.text_encoder, self.tokenizer, self.objective.unet)
-        return assemble(kind, *parts, prediction=self.objective.prediction)
+        # With nothing given, the first steps decide the colours of the whole: none of them is left out.
+        spacing = "leading" if self.inpainting else "trailing"
+        return assemble(kind, *parts, prediction=self.objective.prediction, spacing=spacing)
 
     def export(self, folder, trained):
         """Writes the pipeline's folder."""
@@ -239,17 +241,17 @@ class DenoiserTask(ModelTask):
         return write_pipeline(folder, self.pipeline().to("cpu"), title=self.name, **told)
 
 
-def assemble(kind, vae, text_encoder, tokenizer, unet, prediction: str = "epsilon"):
+def assemble(kind, vae, text_encoder, tokenizer, unet, prediction: str = "epsilon", spacing: str = "leading"):
     """A pipeline of ``kind`` from its parts: DDIM, no safety checker (the models know rendered rooms only).
 
-    ``prediction`` is what the U-Net says, see `models.make_scheduler`.
+    ``prediction`` is what the U-Net says, ``spacing`` where sampling begins, see `models.make_scheduler`.
     """
     return kind(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=make_scheduler(prediction=prediction),
+        scheduler=make_scheduler(prediction=prediction, spacing=spacing),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

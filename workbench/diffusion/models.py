@@ -198,16 +198,23 @@ PREDICTIONS = ("epsilon", "v_prediction")
 _BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def make_scheduler(training: bool = False, prediction: str = "epsilon") -> DDPMScheduler | DDIMScheduler:
+def make_scheduler(
+    training: bool = False, prediction: str = "epsilon", spacing: str = "leading"
+) -> DDPMScheduler | DDIMScheduler:
     """Stable Diffusion's noise schedule: DDPM to train with, DDIM to sample with.
 
     Args:
         training: which of the two.
         prediction: what the denoiser says, one of `PREDICTIONS`: the noise eps, or v = a eps - s x0 with a^2 = abar and
             s^2 = 1 - abar (Salimans and Ho, ICLR 2022).
+        spacing: where DDIM begins: "leading" as Stable Diffusion does, with few steps well below the last level (at 951
+            with 20 steps); "trailing" at the last level itself, 999 (Lin et al., WACV 2024).
     """
     told = {**_BETAS, "clip_sample": False, "prediction_type": check.choice(prediction, "prediction", PREDICTIONS)}
-    return DDPMScheduler(**told) if training else DDIMScheduler(**told, set_alpha_to_one=False, steps_offset=1)
+    if training:
+        return DDPMScheduler(**told)
+    check.choice(spacing, "spacing", ("leading", "trailing"))
+    return DDIMScheduler(**told, set_alpha_to_one=False, steps_offset=1, timestep_spacing=spacing)
 
 
 class Discriminator(nn.Module):

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from workbench import check as checks
 
-_ROOMS = ("conventions", "masks", "metrics", "patchmatch", "world", "stepping", "diagnoses", "training")
+_ROOMS = (
+    "conventions", "masks", "metrics", "patchmatch", "diffusion", "world", "stepping", "diagnoses", "training",
+    "attention", "correspondence", "neural_patch",
+)  # fmt: skip
 """The modules of this package that hold exercises, in teaching order."""
 
 

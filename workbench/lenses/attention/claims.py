@@ -14,18 +14,20 @@ from workbench.lenses.attention import edit_attention, record_attention
 from workbench.lenses.attention.hearing import probabilities
 from workbench.lenses.attention.tokens import Tokens
 from workbench.lenses.trials import kinds_of, latents_of, minus, model
+from workbench.world.views import plural
 
 
 def _named_objects() -> Iterator[tuple]:
-    """(scene, noun, (H, W) bool where it is): things named once in the caption and large enough to be found."""
+    """(scene, noun as it is said, (H, W) bool where it is): named once in the caption, and large enough to be found."""
     for name in data.scenes():
         scene = data.scene(name)
         kinds, words = kinds_of(scene)
-        said = scene.caption.lower().replace(",", " ").split()
-        for word in words:
-            there = kinds == words.index(word)
-            if said.count(word) == 1 and 0.01 <= there.float().mean() <= 0.5:
-                yield scene, word, there
+        caption = scene.caption.lower().replace(",", " ").split()
+        for number, word in enumerate(words):
+            said = [other for other in caption if other in (word, plural(word))]
+            there = kinds == number
+            if len(said) == 1 and 0.01 <= there.float().mean() <= 0.5:
+                yield scene, said[0], there
 
 
 def _looking(scene, t: int = 400, seed: int = 0):
