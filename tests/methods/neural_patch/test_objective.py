@@ -53,7 +53,7 @@ def test_slopes_against_finite_differences(level, network, content_term, match):
     wishes = o.wishes(o.search(changed(o.start)))
     x = changed(o.start, 4).requires_grad_()
     terms = o.terms(x, wishes)
-    assert set(terms) == {"content", "texture relu3_1", "texture relu4_1", "tv"}
+    assert set(terms) == {"content", "texture relu3_1", "texture relu4_1", "colour", "tv"}
     for name, value in terms.items():
         slope = torch.autograd.grad(value, x, retain_graph=True)[0]
         for direction in (slope, torch.randn(x.shape, generator=torch.Generator().manual_seed(6), dtype=x.dtype)):
@@ -81,6 +81,11 @@ def test_the_texture_term_equals_the_plain_one_on_the_whole_picture(level, netwo
         centres, _ = plain.neighbours(target, inner & touching, source, inner & ~touching, match)
         expected = plain.texture_energy(target, inner & touching, source, centres) / square
         torch.testing.assert_close(terms[f"texture {name}"], expected, rtol=1e-9, atol=0)
+        if name == "relu3_1":  # the finer: where its patches were found, colours are taken
+            source, target = (F.pixel_unshuffle(p, 4)[0] for p in (level.reference, whole))  # (48, 40, 44)
+            square = level.reference[0, :, level.mask[0, 0] == 0].square().mean()
+            expected = plain.texture_energy(target, inner & touching, source, centres) / square
+            torch.testing.assert_close(terms["colour"], expected, rtol=1e-9, atol=0)
 
 
 def test_only_free_pixels_change(level, network):
@@ -91,6 +96,8 @@ def test_only_free_pixels_change(level, network):
 
 def test_weights_of_zero_leave_terms_out(level, network):
     o = objective(level, network, content_weight=0, tv_weight=0, layers=("relu4_1",))
+    assert list(o.terms(o.start, o.wishes(o.search(o.start)))) == ["texture relu4_1", "colour"]
+    o = objective(level, network, content_weight=0, tv_weight=0, colour_weight=0, layers=("relu4_1",))
     assert list(o.terms(o.start, o.wishes(o.search(o.start)))) == ["texture relu4_1"]
     assert list(objective(level, network, texture_weight=0).terms(o.start, {})) == ["content", "tv"]
 

@@ -1,11 +1,14 @@
 """The optimisation as a whole: steps both ways, branches, and holes of every kind."""
 
+import itertools
+
 import pytest
 import torch
 
 import workbench as wb
 from workbench.methods import neural_patch
 from workbench.methods.neural_patch import PatchRun, fill
+from workbench.methods.neural_patch.settings import PatchSettings
 from workbench.methods.neural_patch.solver import Solver
 
 QUICK = {"sizes": (48, 80), "iterations": 4, "refresh": 3}
@@ -64,8 +67,9 @@ def test_states_tell_energies_and_slopes(waves, gap, network):
     before, after = run.states[1], run.states[2]
     assert before.energies()["content"] == pytest.approx(after.losses["content"], rel=1e-5)
     told = after.energies()
-    weights = {"content": run.settings.content_weight, "tv": run.settings.tv_weight}
-    expected = sum(weights.get(name, run.settings.texture_weight) * v for name, v in told.items() if name != "total")
+    chosen = run.settings
+    weights = {"content": chosen.content_weight, "colour": chosen.colour_weight, "tv": chosen.tv_weight}
+    expected = sum(weights.get(name, chosen.texture_weight) * v for name, v in told.items() if name != "total")
     assert told["total"] == pytest.approx(expected, rel=1e-5)
     slopes = {name: after.gradient(name) for name in told}
     total = sum(slope for name, slope in slopes.items() if name != "total")
@@ -191,6 +195,31 @@ def test_energy_falls_while_the_neighbours_stay(waves, gap, network):
     run.finish()
     totals = run.curves()["total"][1]
     assert totals[-1] < 0.8 * totals[0]
+
+
+def test_curvature_is_of_one_energy_though_neighbours_were_searched(waves, gap, network):
+    solver = Solver(waves, gap, network, None, PatchSettings(sizes=(80,), iterations=4, refresh=3))
+    places = []
+    for _ in range(4):  # the fourth begins with a search
+        places.append(solver.x.detach().clone())
+        solver.step()
+
+    def slope(x):
+        x = x.clone().requires_grad_()
+        total = solver.objective.total(solver.objective.terms(x, solver._wishes))
+        return torch.autograd.grad(total * x.numel(), x)[0]
+
+    memory, before, after = solver.capture().memory, *places[2:]
+    torch.testing.assert_close(memory["old_stps"][-1], (after - before).flatten(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(memory["old_dirs"][-1], (slope(after) - slope(before)).flatten(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("refresh", [1, 3])
+def test_the_energy_does_not_leap_after_a_search(waves, gap, network, refresh):
+    run = make(waves, gap, network, sizes=(80,), iterations=12, refresh=refresh)
+    run.finish()
+    totals = run.curves()["total"][1]
+    assert all(after < 1.3 * before for before, after in itertools.pairwise(totals))
 
 
 def test_a_step_that_runs_away_is_told(waves, gap, network, monkeypatch):

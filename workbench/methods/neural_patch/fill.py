@@ -25,6 +25,7 @@ def fill(
     content_weight: float = _DEFAULT.content_weight,
     texture_weight: float = _DEFAULT.texture_weight,
     tv_weight: float = _DEFAULT.tv_weight,
+    colour_weight: float = _DEFAULT.colour_weight,
     content_term: str = _DEFAULT.content_term,
     match: str = _DEFAULT.match,
     refresh: int = _DEFAULT.refresh,
@@ -35,7 +36,7 @@ def fill(
 ) -> Iterator[Step]:
     """Multi-scale neural patch synthesis: content and texture of the hole optimised together, coarse to fine.
 
-    minimise over the hole  content_weight E_c + texture_weight sum of E_t + tv_weight E_tv  (see `Objective`)
+    minimise over the hole  w_c E_c + w_t sum of E_t + w_col E_col + w_tv E_tv  (see `Objective`)
 
     Args:
         image: (1, 3, H, W) in [0, 1]; what it holds inside the hole is never looked at.
@@ -44,8 +45,8 @@ def fill(
             (1, 3, H, W) of the part that is worked on; or None: the colours of the edge spread inwards, which knows
             no structure (`levels.smooth_fill`).
         network: the texture network, see `load_network`: "classifier", "vgg19", "random", a path ...
-        sizes, iterations, layers, content_weight, texture_weight, tv_weight, content_term, match, refresh, copies,
-            overlap: see `PatchSettings`.
+        sizes, iterations, layers, content_weight, texture_weight, tv_weight, colour_weight, content_term, match,
+            refresh, copies, overlap: see `PatchSettings`.
         show_every: a Step after so many iterations, and at each level's end.
         seed: of the random network, if that is taken; nothing else is random.
 
@@ -59,10 +60,10 @@ def fill(
         NotAvailable: the network's weights are not on this machine.
 
     Source: Yang et al., High-resolution image inpainting using multi-scale neural patch synthesis, CVPR 2017. Differs
-        in means for sums, in scaled features, in neighbours that are kept for some iterations (refresh=1 searches every
-        time), and in the part that is worked on: three times the hole's box, 512 pixels at least. The finest level is
-        512 pixels, as in the paper; a larger part is reduced to that and the result enlarged, which the last Step's
-        label says. ``sizes=(128, 256, 512, 1024)`` goes on to 1024.
+        in means for sums, in scaled features, in a term for colours (`colour_weight`), in neighbours that are kept for
+        some iterations (refresh=1 searches every time), and in the part that is worked on: three times the hole's box,
+        512 pixels at least. The finest level is 512 pixels, as in the paper; a larger part is reduced to that and the
+        result enlarged, which the last Step's label says. ``sizes=(128, 256, 512, 1024)`` goes on to 1024.
 
     Example:
         >>> for step in fill(photo, mask, network="random", iterations=20):
@@ -76,6 +77,7 @@ def fill(
         content_weight,
         texture_weight,
         tv_weight,
+        colour_weight,
         content_term,
         match,
         refresh,

@@ -1,7 +1,7 @@
-"""The three terms of a level: what `Solver` makes small. Read `Objective`; what comes before prepares one layer."""
+"""The terms of a level: what `Solver` makes small. Read `Objective`; what comes before prepares one layer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -71,12 +71,14 @@ class Layer:
 
 
 class Objective:
-    """E(x) = w_c E_c + w_t sum of E_t + w_tv E_tv over the free pixels x of one level.
+    """E(x) = w_c E_c + w_t sum of E_t + w_col E_col + w_tv E_tv over the free pixels x of one level.
 
     E_c, "pixels": mean over free pixels and channels of (x - reference)^2.
     E_c, "features": mean over hole cells and channels of (f(x) - f(reference))^2 / s^2 in the content layer.
     E_t, a layer: mean over hole patches, cells and channels of |P_i(x) - P_nn(i)|^2 / s^2; a hole patch is one with
         a hole cell, and a hole cell one that holds a free pixel. nn(i) is among the patches without any hole cell.
+    E_col: E_t of the pixels themselves, taken for a layer with the finest layer's cells, patches and neighbours: the
+        colours of what was found. Without layers there is none.
     E_tv: mean over the pairs of neighbours with a free pixel, and channels, of (difference)^2.
 
     s^2 is the mean square of the layer's features over the known picture, so that weights mean the same for every
@@ -97,9 +99,10 @@ class Objective:
         missing: names of those left out.
         box: (x0, y0, x1, y1), the window in the level.
 
-    Source: Yang et al., CVPR 2017, eqs. 1 to 5. Differs from the paper in means for sums and in s^2. The released code
-        optimises every pixel of the picture and puts the known ones back at the end; here, as in the paper, only the
-        hole is free.
+    Source: Yang et al., CVPR 2017, eqs. 1 to 5. Differs from the paper in means for sums, in s^2, and in E_col, which
+        is ours: features leave much of a pixel's colour open, and coloured speckles stayed. The released code optimises
+        every pixel of the picture and puts the known ones back at the end; here, as in the paper, only the hole is
+        free.
 
     Example:
         >>> objective = Objective(level, load_network("random"), PatchSettings())
@@ -115,9 +118,11 @@ class Objective:
         self._free = level.mask[..., y0:y1, x0:x1]
         self._places = self._free.flatten().nonzero()[:, 0]  # (K,)
         self.layers: dict[str, Layer] = {}
+        self._colours: Layer | None = None
         with torch.no_grad():
             if settings.texture_weight > 0:
                 self._prepare_layers(names)
+                self._prepare_colours()
             if self._by_features:
                 self._prepare_content()
         self.missing = [name for name in names if name not in self.layers] if settings.texture_weight > 0 else []
@@ -146,7 +151,7 @@ class Objective:
         copies = [Copy(self.level), *(Copy(self.level, *pair) for pair in self.settings.copies)]
         drawn = [copy.draw(picture, known * inside) for copy in copies]
         maps = [self.network.features(turned, names) for turned, _ in drawn]
-        self.copies = copies
+        self.copies, self._drawn = copies, [turned for turned, _ in drawn]
         for name in names:
             stride = self.network.stride(name)
             corner = self.box[1] // stride, self.box[0] // stride
@@ -159,6 +164,16 @@ class Objective:
             match = self.settings.match
             sources = [Source(m[name][0] / scale, a, match) for m, a in zip(maps, allowed, strict=True)]
             self.layers[name] = Layer(stride, corner, wanted, sources, scale)
+
+    def _prepare_colours(self) -> None:
+        if not self.layers or self.settings.colour_weight == 0:
+            return
+        self._finest = min(self.layers, key=lambda name: self.layers[name].stride)
+        layer, known = self.layers[self._finest], self.level.mask[0, 0] == 0
+        scale = float(self.level.reference[0, :, known].square().mean().sqrt().clamp_min(1e-12))
+        cells = [F.pixel_unshuffle(turned, layer.stride)[0] / scale for turned in self._drawn]  # (3 s^2, h, w)
+        sources = [Source(c, source.allowed, "l2") for c, source in zip(cells, layer.sources, strict=True)]
+        self._colours = replace(layer, sources=sources, scale=scale)
 
     def _prepare_content(self) -> None:
         name = self.network.content_layer
@@ -205,15 +220,19 @@ class Objective:
 
     @torch.no_grad()
     def wishes(self, neighbours: dict[str, Neighbours]) -> dict[str, Wish]:
-        """Neighbours, folded: see `patches.fold`."""
-        return {name: fold(layer.wanted, layer.sources, neighbours[name]) for name, layer in self.layers.items()}
+        """Neighbours, folded (see `patches.fold`), and the colours they have as "colour"."""
+        folded = {name: fold(layer.wanted, layer.sources, neighbours[name]) for name, layer in self.layers.items()}
+        if self._colours is not None:
+            folded["colour"] = fold(self._colours.wanted, self._colours.sources, neighbours[self._finest])
+        return folded
 
     def terms(self, x: torch.Tensor, wishes: dict[str, Wish]) -> dict[str, torch.Tensor]:
-        """Each term's energy as a scalar to differentiate: "content", "texture relu3_1", "tv"; those of weight 0 not.
+        """Each term's energy as a scalar to differentiate: "content", "texture relu3_1", "colour", "tv"; those of
+        weight 0 not.
 
         Args:
             x: free pixels (3, K).
-            wishes: folded neighbours by layer.
+            wishes: of `wishes`.
         """
         s, terms = self.settings, {}
         if s.content_weight > 0 and not self._by_features:
@@ -227,6 +246,9 @@ class Objective:
             terms["content"] = difference.sum() / (cells.sum() * reference.shape[1])
         for name, layer in self.layers.items():
             terms[f"texture {name}"] = texture_energy(found[name][0] / layer.scale, wishes[name])
+        if self._colours is not None:
+            cells = F.pixel_unshuffle(window, self._colours.stride)[0] / self._colours.scale  # (3 s^2, h, w)
+            terms["colour"] = texture_energy(cells, wishes["colour"])
         if s.tv_weight > 0:
             across, down = self._pairs
             total = (window.diff(dim=3).square() * across).sum() + (window.diff(dim=2).square() * down).sum()
@@ -236,7 +258,8 @@ class Objective:
     def weight(self, term: str) -> float:
         """The weight of a term of `terms`."""
         s = self.settings
-        return {"content": s.content_weight, "tv": s.tv_weight}.get(term, s.texture_weight)
+        own = {"content": s.content_weight, "colour": s.colour_weight, "tv": s.tv_weight}
+        return own.get(term, s.texture_weight)
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum of `terms`: what is made small."""

@@ -15,14 +15,16 @@ LARGEST = 2048
 class PatchSettings:
     """How a hole is optimised.
 
-    E = content_weight E_c + texture_weight sum of E_t over the layers + tv_weight E_tv, each a mean (see `Objective`)
+    E = content_weight E_c + texture_weight sum of E_t over the layers + colour_weight E_col + tv_weight E_tv, each a
+    mean (see `Objective`)
 
     Args:
         sizes: long sides of the pyramid's levels in pixels, rising; none larger than the picture is made.
         iterations: of L-BFGS at each level.
         layers: names of the layers whose patches are compared, one or two (any number works); None takes the network's
             middle two.
-        content_weight, texture_weight, tv_weight: of the three terms; 0 leaves one out.
+        content_weight, texture_weight, tv_weight: of the paper's three terms; 0 leaves one out.
+        colour_weight: of our own term, the colours of what the texture term found; 0 leaves it out, as published.
         content_term: "pixels" compares the hole with the content reference as pictures (the paper's equation);
             "features" as features of a deeper layer (what the released code does).
         match: "ncc" or "l2", what a nearest neighbour is nearest by; see `patches.Source`.
@@ -45,9 +47,10 @@ class PatchSettings:
     content_weight: float = 0.05
     texture_weight: float = 1.0
     tv_weight: float = 0.3
+    colour_weight: float = 10.0
     content_term: str = "pixels"
     match: str = "ncc"
-    refresh: int = 5
+    refresh: int = 10
     copies: tuple[tuple[float, float], ...] = ()
     overlap: int = 0
     history: int = 25
@@ -62,7 +65,7 @@ class PatchSettings:
             )
         object.__setattr__(self, "sizes", tuple(sizes))
         check.integer(self.iterations, "iterations", 1)
-        for name in ("content_weight", "texture_weight", "tv_weight"):
+        for name in ("content_weight", "texture_weight", "tv_weight", "colour_weight"):
             check.number(getattr(self, name), name, 0)
         if self.content_weight == self.texture_weight == self.tv_weight == 0:
             raise ValueError("all three weights are 0, expected one that is more: there is nothing to optimise.")

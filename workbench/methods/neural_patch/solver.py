@@ -163,6 +163,7 @@ class Solver:
         if self.neighbours is None or (self.settings.refresh and self.iteration % self.settings.refresh == 0):
             self.neighbours = self.objective.search(self.x)
             self._wishes = self.objective.wishes(self.neighbours)
+            self._retell_last_step()
         told: dict[str, float] = {}
 
         def closure():
@@ -182,6 +183,19 @@ class Solver:
             )
         self.i, self.iteration = self.i + 1, self.iteration + 1
         return told, time.perf_counter() - began
+
+    def _retell_last_step(self) -> None:
+        """L-BFGS takes curvature from how the gradient changed over a step; new neighbours changed it too.
+
+        So the gradient before the step is computed again, as the new neighbours have it. Without this the energy leaps
+        after a search, and the full steps of the released code do not mend it.
+        """
+        state = self._optimiser.state.get(self.x, {})
+        if "prev_flat_grad" in state:
+            before = self.x.detach() - state["t"] * state["d"].view_as(self.x)
+            before.requires_grad_()
+            total = self.objective.total(self.objective.terms(before, self._wishes))
+            state["prev_flat_grad"] = torch.autograd.grad(total * before.numel(), before)[0].flatten()
 
     # Keeping and going back
 
