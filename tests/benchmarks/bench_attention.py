@@ -1,11 +1,12 @@
 """What recording attention costs, against the plain call and, where it is here, the package attention-map-diffusers.
 
-    python tests/benchmarks/bench_attention.py [--size 256] [--steps 6] [--turns 5]
+    python tests/benchmarks/bench_attention.py [--size 256] [--steps 6] [--turns 9]
 
-A text-to-image pipeline with random weights, the bundled size. Times are the processor's, the least of several turns,
-as other programs disturb; memory is what a process of its own peaks at above the plain call's peak. Of the other
-package (not a dependency: ``pip install --no-deps --target DIR attention-map-diffusers``, then PYTHONPATH=DIR) both
-modes are taken, with every step and the mean over heads kept: the maps that ours keeps with ``keep="tokens"``.
+A text-to-image pipeline with random weights, the bundled size. Times are the processor's. Each turn makes every call
+once; a call is compared with the plain ones of its own turn, before and after, and the median over turns is told, as
+other programs disturb. Memory is what a process of its own peaks at above the plain call's peak. Of the other package
+(not a dependency: ``pip install --no-deps --target DIR attention-map-diffusers``, then PYTHONPATH=DIR) both modes are
+taken, with every step and the mean over heads kept: the maps that ours keeps with ``keep="tokens"``.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import gc
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -88,20 +90,29 @@ def tensors() -> int:
     return sum(kept.values())
 
 
-def timed(pipe, arguments: dict, way) -> tuple[float, float, int]:
-    """Seconds of the call, seconds of making the maps afterwards, bytes kept when the call is over."""
+def timed(pipe, arguments: dict, way, keeps: bool = False) -> tuple[float, float, int | None]:
+    """Seconds of the call, seconds of making the maps afterwards, with ``keeps`` bytes kept when the call is over."""
     context, maps = way
-    before = tensors()
+    before = tensors() if keeps else 0
     start = time.process_time()
     with context() as recorded:
         pipe(**arguments, generator=torch.Generator().manual_seed(0))
     called = time.process_time() - start
-    kept = tensors() - before
+    kept = tensors() - before if keeps else None
     start = time.process_time()
     if maps is not None:
         with torch.no_grad():
             maps(recorded)
     return called, time.process_time() - start, kept
+
+
+def turn(pipe, arguments: dict, found: dict) -> tuple[float, dict[str, tuple[float, float]]]:
+    """Seconds of the plain call; name -> by how much of it each other call, and that with all maps made, is longer."""
+    plain = [timed(pipe, arguments, found["plain"])[0]]
+    seconds = {name: timed(pipe, arguments, way)[:2] for name, way in found.items() if name != "plain"}
+    plain.append(timed(pipe, arguments, found["plain"])[0])
+    base = statistics.mean(plain)
+    return base, {name: (called / base - 1, (called + maps) / base - 1) for name, (called, maps) in seconds.items()}
 
 
 def peak(name: str, size: int, steps: int) -> float:
@@ -115,7 +126,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--only", nargs="+", help="beginnings of the names of the ways to call; all where left out")
     parser.add_argument("--no-peaks", action="store_true", help="start no processes of their own")
     parser.add_argument("--peak", help="for those processes")
     given = parser.parse_args()
@@ -125,22 +137,22 @@ def main() -> None:
             timed(pipe, arguments, ways(pipe)[given.peak])
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             return
-        pipe(**arguments)  # warm
-        found = {name: [] for name in ways(pipe)}
-        for _ in range(given.turns):
-            for name, way in ways(pipe).items():
-                found[name].append(timed(pipe, arguments, way))
-    plain = min(called for called, _, _ in found["plain"])
+        found = ways(pipe)
+        if given.only:
+            found = {name: way for name, way in found.items() if name.startswith(("plain", *given.only))}
+        kept = {name: timed(pipe, arguments, way, keeps=True)[2] for name, way in found.items()}  # and warm
+        turns = [turn(pipe, arguments, found) for _ in range(given.turns)]
     base = 0 if given.no_peaks else peak("plain", given.size, given.steps)
+    plain = statistics.median(seconds for seconds, _ in turns)
     print(f"plain: {plain:.2f} s, {given.steps} steps of {given.size} px, peak {base:.0f} MiB")
-    for name, turns in found.items():
+    for name in found:
         if name == "plain":
             continue
-        called, maps = min(turn[0] for turn in turns), min(turn[1] for turn in turns)
+        called, whole = (statistics.median(longer[name][n] for _, longer in turns) for n in range(2))
         above = "" if given.no_peaks else f", peak {peak(name, given.size, given.steps) - base:+.0f} MiB"
         print(
-            f"{name}: {100 * (called / plain - 1):+.1f} % of the call, with all maps made "
-            f"{100 * ((called + maps) / plain - 1):+.1f} %; keeps {turns[-1][2] / 2**20:.1f} MiB{above}"
+            f"{name}: {100 * called:+.1f} % of the call, with all maps made {100 * whole:+.1f} %; "
+            f"keeps {kept[name] / 2**20:.1f} MiB{above}"
         )
     if theirs("fast") is None:
         print("attention-map-diffusers is not installed: nothing to compare with")

@@ -4,6 +4,7 @@ The network's arguments tell the sizes. All else is read, never written, from th
 that is under way, so that nothing has to be told twice and a pipeline of one's own works too.
 """
 
+import functools
 import inspect
 import math
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 Grid = tuple[int, int]
+_signature = functools.lru_cache(inspect.signature)  # the same for every step
 
 
 @dataclass
@@ -54,7 +56,7 @@ def call_of(module: torch.nn.Module, args: tuple, kwargs: dict, pipe=None) -> Ca
         args, kwargs: what it was called with.
         pipe: the pipeline it is known to belong to, where none is seen calling.
     """
-    given = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
+    given = _signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
     sample = next((v for v in given.values() if isinstance(v, torch.Tensor) and v.ndim), None)
     if sample is None:
         raise TypeError(f"{type(module).__name__} was called without a tensor, expected latents or tokens first.")
@@ -82,11 +84,11 @@ def _calling() -> dict:
     """Variables of the pipeline's call that is under way; empty outside of one."""
     frame = sys._getframe(1)
     while frame is not None:
-        variables = frame.f_locals
-        owner = variables.get("self")
-        is_pipe = hasattr(type(owner), "components") and not isinstance(owner, torch.nn.Module)
-        if is_pipe and frame.f_code.co_name == "__call__":
-            return dict(variables)
+        if frame.f_code.co_name == "__call__":  # asked first: each frame's variables are gathered anew
+            variables = frame.f_locals
+            owner = variables.get("self")
+            if hasattr(type(owner), "components") and not isinstance(owner, torch.nn.Module):
+                return dict(variables)
         frame = frame.f_back
     return {}
 

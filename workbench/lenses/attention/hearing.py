@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 FUSED = functional.scaled_dot_product_attention
-SOFTMAX = (torch.softmax, torch.Tensor.softmax, functional.softmax)
+SOFTMAX = {torch.softmax, torch.Tensor.softmax, functional.softmax}
+WATCHED = SOFTMAX | {torch.cat, FUSED}
 
 
 @dataclass
@@ -93,8 +94,9 @@ class Post:
         ear = _Ear(self.module, args, kwargs, active)
         with ear:
             output = self.__wrapped__(*args, **kwargs)
+        heard = ear.whole()
         for listener in active:
-            listener.hears(self.module, args, kwargs, ear.whole())
+            listener.hears(self.module, args, kwargs, heard)
         return output
 
     def __deepcopy__(self, memo):
@@ -113,14 +115,15 @@ class _Ear(TorchFunctionMode):
 
     def __torch_function__(self, func, kinds, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func not in WATCHED:  # nearly all there are
+            return func(*args, **kwargs)
         if func is torch.cat:
             parts, dim = _given(args, kwargs, ("tensors", "dim"), (None, 0))
             self._joined.append(tuple(part.shape[dim] for part in parts))
         if func is FUSED:
             return self._fused(args, kwargs)
-        if func in SOFTMAX:
-            return self._open(func(*args, **kwargs))
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        return self._open(result) if func in SOFTMAX else result
 
     def _fused(self, args, kwargs):
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale")
@@ -170,7 +173,7 @@ class _Ear(TorchFunctionMode):
 def probabilities(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
     """softmax(scale q k^T + mask) in float32: (..., n, m), each row sums to 1."""
     with torch.autocast(q.device.type, enabled=False):
-        logits = q.float() @ k.float().transpose(-1, -2) * scale  # (..., n, m)
+        logits = q.float() @ (k.float() * scale).transpose(-1, -2)  # (..., n, m)
         if mask is not None and mask.dtype == torch.bool:
             logits = logits.masked_fill(~mask, -torch.inf)
         elif mask is not None:

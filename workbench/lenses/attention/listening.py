@@ -136,7 +136,7 @@ def roots(target) -> dict[str, torch.nn.Module]:
             found = {name: part for name, part in found.items() if layers_of({"": part})}
     else:
         raise TypeError(f"the target is a {type(target).__name__}, expected a pipeline, a DenoisingRun or a module.")
-    if not layers_of(found):
+    if not any(_is_attention(module) for network in found.values() for module in network.modules()):
         raise ValueError(
             f"{type(target).__name__} has no attention layers, expected modules with to_q and to_k in it, or in a "
             f"component named {', '.join(DENOISERS)} or otherwise."
@@ -150,8 +150,12 @@ def layers_of(found: dict[str, torch.nn.Module]) -> dict[str, torch.nn.Module]:
         ".".join(part for part in (root if len(found) > 1 else "", name) if part) or type(module).__name__: module
         for root, network in found.items()
         for name, module in network.named_modules()
-        if hasattr(module, "to_q") and hasattr(module, "to_k")
+        if _is_attention(module)
     }
+
+
+def _is_attention(module: torch.nn.Module) -> bool:
+    return hasattr(module, "to_q") and hasattr(module, "to_k")
 
 
 def selectors(layers) -> list[str | tuple[int, int]] | None:

@@ -48,19 +48,22 @@ class Entry:
         kept = (self.maps,) if softmax is None else (softmax.q, softmax.k, softmax.mask, softmax.result)
         return sum(tensor.nbytes for tensor in kept if tensor is not None)
 
-    def blocks(self, picture: int, head: int | None = None, rows=None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def blocks(
+        self, picture: int, head: int | None = None, rows: torch.Tensor | None = None
+    ) -> Iterator[tuple[torch.Tensor | slice, torch.Tensor]]:
         """Probabilities, few rows at a time: (rows, (heads, rows, m) in float32); each row sums to 1.
 
         Args:
             picture: of the batch.
             head: which; None gives all.
-            rows: places asked for; None gives all.
+            rows: places asked for; None gives all, as slices, which spare copies of the queries.
         """
         heads = slice(None) if head is None else slice(head, head + 1)
-        rows = torch.arange(self.layout.queries.stop - self.layout.queries.start) if rows is None else rows
         softmax = self.softmax
-        columns = softmax.lengths[1]
-        for some in rows.split(max(1, BLOCK // (columns * (self.heads if head is None else 1)))):
+        places, columns = softmax.lengths
+        few = max(1, BLOCK // (columns * (self.heads if head is None else 1)))
+        pieces = [slice(n, n + few) for n in range(0, places, few)] if rows is None else rows.split(few)
+        for some in pieces:
             if softmax.q is None:
                 yield some, softmax.result[picture, heads][:, some].float()
                 continue
@@ -79,9 +82,23 @@ class Entry:
         span = self.layout.keys["text"]
         return torch.cat([p[..., span.start : span.stop].mean(0) for _, p in self.blocks(picture, head)])
 
+    def copied(self) -> "Entry":
+        """The same with copies of its tensors on the CPU, in the layer's own precision."""
+
+        def copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.clone(memory_format=torch.contiguous_format).cpu()
+
+        one = self.softmax
+        return replace(self, softmax=Softmax(copy(one.q), copy(one.k), copy(one.mask), one.scale, copy(one.result)))
+
     def reduced(self) -> "Entry":
-        """The same with maps of the text only."""
-        maps = torch.stack([self.text(picture) for picture in range(self.pictures)]).half()
+        """The same with maps of the text only, on the CPU."""
+        span = self.layout.keys["text"]
+        places, columns = self.softmax.lengths[0], span.stop - span.start
+        maps = torch.empty(self.pictures, places, columns, dtype=torch.half)
+        for picture in range(self.pictures):
+            for some, p in self.blocks(picture):  # p (heads, rows, m)
+                maps[picture, some] = p[..., span.start : span.stop].mean(0)
         return replace(self, softmax=None, maps=maps)
 
     def picture(self, number: int) -> int:
@@ -97,7 +114,7 @@ class Entry:
 
 
 def entry_of(step: int, layer: str, part: str, layout: Layout, heard: Softmax, rows: slice) -> Entry:
-    """What is kept of a softmax: copies on the CPU, in the layer's own precision.
+    """What is of interest of a softmax: views of the layer's own tensors, which nothing is computed from yet.
 
     Args:
         step, layer, part, layout: see `Entry`.
@@ -106,17 +123,15 @@ def entry_of(step: int, layer: str, part: str, layout: Layout, heard: Softmax, r
     """
     places = slice(layout.queries.start, layout.queries.stop)
 
-    def kept(tensor: torch.Tensor | None, which=slice(None)) -> torch.Tensor | None:
-        if tensor is None:
-            return None
-        return tensor.detach()[rows][:, :, which].clone(memory_format=torch.contiguous_format).cpu()
+    def seen(tensor: torch.Tensor | None, which=slice(None)) -> torch.Tensor | None:
+        return None if tensor is None else tensor.detach()[rows, :, which]
 
     mask = heard.mask
     if mask is not None:
         mask = mask.detach()[(None,) * (4 - mask.ndim)]  # (1 or B, 1 or heads, 1 or n, m)
         mask = mask[rows] if len(mask) > 1 else mask
-        mask = (mask[:, :, places] if mask.shape[2] > 1 else mask).to("cpu", copy=True)
-    softmax = Softmax(kept(heard.q, places), kept(heard.k), mask, heard.scale, kept(heard.result, places))
+        mask = mask[:, :, places] if mask.shape[2] > 1 else mask
+    softmax = Softmax(seen(heard.q, places), seen(heard.k), mask, heard.scale, seen(heard.result, places))
     heads = (softmax.result if softmax.q is None else softmax.q).shape[1]
     return Entry(step, layer, part, layout, heads, softmax)
 
@@ -148,10 +163,10 @@ class Tape:
         self.dropped: Counter[str] = Counter()
 
     def add(self, entry: Entry) -> None:
-        """Keeps an entry, at the level asked for, and makes room."""
-        self.entries[entry.key] = entry
-        self.bytes += entry.bytes
-        if self.level != "queries":
+        """Keeps an entry, whose tensors may be the layer's own, at the level asked for, and makes room."""
+        if self.level == "queries":
+            self._hold(entry.copied())
+        else:
             self._reduce(entry)
         if self.level == "sums" and entry.key in self.entries:
             self._add_up(self.entries[entry.key])
@@ -172,17 +187,22 @@ class Tape:
         if step == 1:
             self.dropped.clear()
 
+    def _hold(self, entry: Entry) -> None:
+        """Puts an entry on the tape, in the place of the one before it, which tells its age."""
+        before = self.entries.get(entry.key)
+        self.bytes += entry.bytes - (before.bytes if before else 0)
+        self.entries[entry.key] = entry
+
     def _reduce(self, entry: Entry) -> None:
         """Keeps maps of the text only."""
         if entry.softmax is None:
             return
-        self.bytes -= entry.bytes
         if "text" in entry.layout.keys:
-            reduced = self.entries[entry.key] = entry.reduced()  # at its old place, which tells its age
-            self.bytes += reduced.bytes
+            self._hold(entry.reduced())
             self.dropped["heads, rows and columns other than text"] += 1
         else:
-            del self.entries[entry.key]
+            before = self.entries.pop(entry.key, None)
+            self.bytes -= before.bytes if before else 0
             self.dropped["self-attention"] += 1
 
     def _add_up(self, entry: Entry) -> None:
