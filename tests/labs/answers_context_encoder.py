@@ -257,9 +257,7 @@ def square_enlarged_with_rim(image, mask, predict):
     cut = image[..., slice(*box[0]), slice(*box[1])]
     shown = F.interpolate(cut, (128, 128), mode="bilinear", antialias=True)
     large = F.interpolate(predict(shown), (side + 2 * unit, side + 2 * unit), mode="bilinear", antialias=True)
-    painted = F.pad(
-        large[..., unit:-unit, unit:-unit], (x, image.shape[3] - x - side, y, image.shape[2] - y - side)
-    )
+    painted = F.pad(large[..., unit:-unit, unit:-unit], (x, image.shape[3] - x - side, y, image.shape[2] - y - side))
     return image * (1 - mask) + painted * mask
 
 

@@ -69,7 +69,9 @@ def _other_layers(x, weight, bias) -> dict[str, torch.Tensor]:
         ),
         "You let each cell see only itself: expected a sum over all cells i.": channel_wise(x, weight * eye, bias),
         "You count cells down the columns: expected row by row, as flatten does.": down.transpose(2, 3),
-        "You mix up batch and channels on the way back: expected transpose, reshape only renames.": mixed.reshape(shape),
+        "You mix up batch and channels on the way back: expected transpose, reshape only renames.": mixed.reshape(
+            shape
+        ),
     }
 
 
@@ -186,8 +188,8 @@ def _test_adversarial(answer) -> None:
     told_apart, fooled = _pair(call(answer, -sure, -sure))
     expect(
         abs(fooled - 200) < 1 and abs(told_apart - 100) < 1,
-        f"You get {told_apart:.3g} and {fooled:.3g} for scores of -200: expected 100 and 200. The logarithm of a sigmoid "
-        "runs out of numbers there; -log sigmoid(s) is softplus(-s).",
+        f"You get {told_apart:.3g} and {fooled:.3g} for scores of -200: expected 100 and 200. The logarithm of a "
+        "sigmoid runs out of numbers there; -log sigmoid(s) is softplus(-s).",
     )
 
 
