@@ -5,6 +5,7 @@ import torch
 
 from tests.labs import (
     answers_attention,
+    answers_context_encoder,
     answers_correspondence,
     answers_diffusion,
     answers_neural_patch,
@@ -620,6 +621,9 @@ WRONG = {
         ("work on copies", composite_changes),
     ],
 }
-for _room in (answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_neural_patch):
+for _room in (
+    answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_context_encoder,
+    answers_neural_patch,
+):  # fmt: skip
     RIGHT |= _room.RIGHT
     WRONG |= _room.WRONG
