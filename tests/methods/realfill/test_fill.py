@@ -85,6 +85,32 @@ def test_a_run_is_sampled_from_as_it_stands(given, pipe, references, target, mas
         wb.inpaint(target, mask, **given)
 
 
+def test_it_begins_with_what_the_references_show(given, pipe, references, target, mask, monkeypatch):
+    room = sys.modules["workbench.methods.realfill.fill"]
+    given |= {"steps": 0, "samples": 1, "num_inference_steps": 8, "strength": 0.5}
+
+    def told(rest):
+        monkeypatch.setattr(room, "warp", lambda *args, **kwargs: (torch.where(rest > 0.5, 0.5, shown), rest))
+        return wb.inpaint(target, mask, **given)
+
+    shown = torch.where(mask > 0.5, picture(32, 48, 2.0), target)
+    begun = told(torch.zeros_like(mask))
+    assert begun.steps[0].label.startswith("sampling, step 1 of 4")
+    assert len(begun.steps) == begun.steps[0].total == 5
+    plain = sample(pipe, target, mask, [0], num_inference_steps=8, start=shown, strength=0.5)
+    torch.testing.assert_close(begun.image, plain, rtol=0, atol=1e-4)
+    same = wb.inpaint(target, mask, **given | {"start": shown})
+    assert torch.equal(same.image, begun.image)
+    little, much = torch.zeros_like(mask), torch.zeros_like(mask)
+    little[..., 8:20, 8:10], much[..., 8:20, 8:14] = 1, 1  # a tenth of the hole's columns, and three
+    assert told(little).steps[0].label.startswith("sampling, step 1 of 4")
+    noise = wb.inpaint(target, mask, **given | {"start": None})
+    assert noise.steps[0].label.startswith("sampling, step 1 of 8")
+    assert torch.equal(told(much).image, noise.image)
+    with pytest.raises(ValueError, match="start is 'wrap', expected one of: warp"):
+        wb.inpaint(target, mask, **given | {"start": "wrap"})
+
+
 def test_any_scheduler_and_guidance(given, pipe, target, mask):
     solver = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     results = [

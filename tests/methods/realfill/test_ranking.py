@@ -6,7 +6,7 @@ import torch
 import workbench as wb
 from workbench.lenses.correspondence.geometry import Geometry
 from workbench.methods.realfill import fine_tune, rank, scene_variants, warp
-from workbench.methods.realfill.baselines import _bent
+from workbench.methods.realfill.warping import _bent
 
 SIZE = (110, 150)
 
@@ -101,6 +101,22 @@ def test_what_no_reference_shows_is_left_open(scene):
     assert torch.equal(warp(target, mask, [noise])[1], mask)
     with pytest.raises(ValueError, match="references is empty"):
         warp(target, mask, [])
+
+
+def test_what_fits_round_the_hole_goes_first(scene):
+    """Another place with more matches: it is the whole photograph but for the hole and what is round it."""
+    target, mask, (near, _) = scene
+    photo = wb.image.resize(wb.load_image("coffee"), (200, 300))
+    other = torch.where(
+        wb.mask.box((200, 300), (140, 50, 230, 130)) > 0.5, 1 - photo, photo
+    )  # 10 px more than the hole
+    assert torch.equal(warp(target, mask, [other, near])[0], warp(target, mask, [near])[0])
+    assert warp(target, mask, [other])[1].sum() == 0
+    assert torch.equal(warp(target, mask, [other], agreement=15)[1], mask)
+    hidden = torch.where(mask > 0.5, torch.rand(target.shape), target)
+    assert torch.equal(warp(hidden, mask, [near])[0], warp(target, mask, [near])[0])  # the hole is not looked at
+    with pytest.raises(ValueError, match="agreement is -1"):
+        warp(target, mask, [near], agreement=-1)
 
 
 def test_a_shift_by_hand():

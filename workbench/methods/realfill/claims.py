@@ -17,13 +17,13 @@ from workbench.diffusion.lora import remove_lora
 from workbench.lenses import trials
 from workbench.lenses.trials import minus
 from workbench.methods import inpaint
-from workbench.methods.realfill.baselines import warp
 from workbench.methods.realfill.dreambooth import dreambooth
 from workbench.methods.realfill.exemplar import exemplar
 from workbench.methods.realfill.fill import sample
 from workbench.methods.realfill.ranking import rank
 from workbench.methods.realfill.task import PROMPT
 from workbench.methods.realfill.tuning import fine_tune
+from workbench.methods.realfill.warping import warp
 
 HOLE = "centre"
 """A fifth of the picture, in its middle."""

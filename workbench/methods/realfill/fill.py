@@ -1,4 +1,7 @@
-"""RealFill from end to end: fine-tune, sample several seeds, keep the one that agrees best with the references."""
+"""RealFill from end to end: fine-tune, sample several seeds, keep the one that agrees best with the references.
+
+Sampling begins with the references bent onto the target where they fit: see `fill`.
+"""
 
 import copy
 import math
@@ -9,13 +12,16 @@ import torch
 from workbench import check, seams
 from workbench.diffusion import sample_hole
 from workbench.diffusion.filling import Sampling, crop_round_hole, paste
+from workbench.diffusion.latents import masked_image
 from workbench.diffusion.libraries import DDPMScheduler, quiet
 from workbench.diffusion.lora import lora_layers, remove_lora
 from workbench.diffusion.pipelines import last_loaded
+from workbench.image import from_signed
 from workbench.methods.realfill.crops import check_references
 from workbench.methods.realfill.ranking import Ranking, rank
 from workbench.methods.realfill.task import PROMPT
 from workbench.methods.realfill.tuning import fine_tune
+from workbench.methods.realfill.warping import warp
 from workbench.methods.result import Step
 from workbench.stepping.training import TrainingRun
 
@@ -23,6 +29,10 @@ REPORTS = 20
 """How often fine-tuning tells how far it is."""
 AT_ONCE = 8
 """Seeds that are sampled side by side."""
+AGREEMENT = 16.0
+"""A bent reference that shows the known pixels round the hole worse than this, in dB, is no start."""
+SHOWN = 0.9
+"""Bent references that show less than this share of the hole are no start."""
 
 
 def fill(
@@ -34,12 +44,14 @@ def fill(
     pipe="tiny-inpaint",
     training: TrainingRun | None = None,
     prompt: str = PROMPT,
-    steps: int = 300,
+    steps: int = 120,
     tuning: dict | None = None,
     samples: int = 4,
-    num_inference_steps: int = 50,
+    num_inference_steps: int = 20,
     guidance_scale: float = 1.0,
     scheduler="ddpm",
+    start: torch.Tensor | str | None = "warp",
+    strength: float = 0.1,
     rank_by: str = "sift",
     context: float = 0.5,
     preview_every: int = 10,
@@ -59,12 +71,16 @@ def fill(
         training: a run of `fine_tune` on this target: sampled from as it stands; pipe, prompt, steps and tuning
             do not count.
         prompt: what the scene is called.
-        steps: of fine-tuning; 0: the pipeline as it is, which is what RealFill has to beat.
+        steps: of fine-tuning; 0: the pipeline as it is, which with start=None is what RealFill has to beat.
         tuning: what else `fine_tune` takes, by name.
         samples: how many seeds; the best is the result. The paper draws 64.
-        num_inference_steps: the paper takes 200.
+        num_inference_steps: the paper takes 200; small models are better with few.
         guidance_scale: up to 1 there is none, as in the paper.
         scheduler: "ddpm" as in the paper, "pipeline" for the pipeline's own, or any scheduler of diffusers.
+        start: what the hole holds under the first noise, (1, 3, H, W), such as another method's result. "warp": the
+            references bent onto the target, where one of them fits the known pixels round the hole and they show nearly
+            all of it; else, and with None, pure noise, as in the paper.
+        strength: how much noise a start gets, as in `sample_hole`.
         rank_by: how `rank` matches.
         context: room round the hole, as a share of its longer side.
         preview_every: steps of sampling from look to look.
@@ -77,7 +93,8 @@ def fill(
         ValueError: no pixel is kept, shapes or ranges, or a pipeline that has a LoRA.
         NotAvailable: no such pipeline on this machine.
 
-    Source: RealFill (Tang et al., SIGGRAPH 2024). Differs in defaults that suit small models: fewer steps and samples.
+    Source: RealFill (Tang et al., SIGGRAPH 2024). Differs in defaults that suit small models: fewer steps and samples,
+    and a start: in a minute a small model learns how a scene looks, hardly where each thing stands.
     """
     check.leaves_something(mask)
     references = check_references(references)
@@ -91,11 +108,14 @@ def fill(
     else:
         pipe, prompt = run.pipe, run.task.prompt
     seeds = [(seed + k) % 2**63 for k in range(samples)]
-    looks = math.ceil(num_inference_steps / preview_every) * math.ceil(samples / AT_ONCE)
+    start = _begun(start, image, mask, references)
+    taken = num_inference_steps if start is None else min(num_inference_steps, int(num_inference_steps * strength))
+    looks = math.ceil(taken / preview_every) * math.ceil(samples / AT_ONCE)
     reports = min(steps, REPORTS) if training is None else 0
     total = reports + looks + 1
     given = {"prompt": prompt, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
-             "scheduler": scheduler, "context": context, "preview_every": preview_every}  # fmt: skip
+             "scheduler": scheduler, "context": context, "preview_every": preview_every,
+             "start": start, "strength": 1.0 if start is None else strength}  # fmt: skip
     try:
         cut, number, found = crop_round_hole(pipe, image, mask, context), 0, []
         if training is None and steps:
@@ -128,7 +148,7 @@ def sample(
     seeds: Sequence[int],
     *,
     prompt: str = PROMPT,
-    num_inference_steps: int = 50,
+    num_inference_steps: int = 20,
     guidance_scale: float = 1.0,
     scheduler="ddpm",
     context: float = 0.5,
@@ -160,6 +180,19 @@ def sample(
     pasted = [paste(image, look) for look, done in _looks(pipe, image, mask, seeds, given) if done]
     filled = torch.cat(pasted)  # (S, 3, H, W)
     return seams.seamless(image.expand_as(filled), filled, mask)
+
+
+def _begun(start, image: torch.Tensor, mask: torch.Tensor, references) -> torch.Tensor | None:
+    """What the hole holds under the first noise, (1, 3, H, W); None: nothing but noise."""
+    if not isinstance(start, str):
+        return start
+    check.choice(start, "start", ("warp",))
+    if not references:
+        return None
+    warped, rest = warp(image, mask, references, agreement=AGREEMENT)
+    if rest.sum() > (1 - SHOWN) * mask.sum():
+        return None
+    return from_signed(masked_image(warped, rest, "smooth"))
 
 
 def _looks(pipe, image, mask, seeds: list[int], given: dict) -> Iterator[tuple[Sampling, bool]]:

@@ -69,7 +69,7 @@ class RealFillTask(LoraTask):
         prompt: str = PROMPT,
         *,
         crops: int = 8,
-        holes_each: int | None = 16,
+        holes_each: int | None = 4,
         mask_policy: str | Callable = "rectangles",
         mask_dropout: float = MASK_DROPOUT,
         target_mask: str = "random",

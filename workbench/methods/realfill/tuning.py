@@ -29,7 +29,7 @@ def fine_tune(
     *,
     seed: int = 0,
     prompt: str = PROMPT,
-    steps: int | None = 300,
+    steps: int | None = 120,
     batch_size: int = 8,
     learning_rate: float = 1e-3,
     text_learning_rate: float | None = None,
@@ -65,7 +65,7 @@ def fine_tune(
 
     Example:
         >>> run = fine_tune(wb.load_pipeline("tiny-inpaint"), scene.references, scene.target, scene.masks["side"])
-        >>> run.run(300)
+        >>> run.run(run.total)
     """
     known = _options()
     for name in options:
