@@ -87,7 +87,7 @@ def test_a_run_is_sampled_from_as_it_stands(given, pipe, references, target, mas
 
 def test_it_begins_with_what_the_references_show(given, pipe, references, target, mask, monkeypatch):
     room = sys.modules["workbench.methods.realfill.fill"]
-    given |= {"steps": 0, "samples": 1, "num_inference_steps": 8, "strength": 0.5}
+    given |= {"steps": 0, "samples": 1, "num_inference_steps": 8, "start": "warp", "strength": 0.5}
 
     def told(rest):
         monkeypatch.setattr(room, "warp", lambda *args, **kwargs: (torch.where(rest > 0.5, 0.5, shown), rest))

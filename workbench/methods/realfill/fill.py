@@ -1,7 +1,4 @@
-"""RealFill from end to end: fine-tune, sample several seeds, keep the one that agrees best with the references.
-
-Sampling begins with the references bent onto the target where they fit: see `fill`.
-"""
+"""RealFill from end to end: fine-tune, sample several seeds, keep the one that agrees best with the references."""
 
 import copy
 import math
@@ -50,7 +47,7 @@ def fill(
     num_inference_steps: int = 20,
     guidance_scale: float = 1.0,
     scheduler="ddpm",
-    start: torch.Tensor | str | None = "warp",
+    start: torch.Tensor | str | None = None,
     strength: float = 0.1,
     rank_by: str = "sift",
     context: float = 0.5,
@@ -71,7 +68,7 @@ def fill(
         training: a run of `fine_tune` on this target: sampled from as it stands; pipe, prompt, steps and tuning
             do not count.
         prompt: what the scene is called.
-        steps: of fine-tuning; 0: the pipeline as it is, which with start=None is what RealFill has to beat.
+        steps: of fine-tuning; 0: the pipeline as it is, which is what RealFill has to beat.
         tuning: what else `fine_tune` takes, by name.
         samples: how many seeds; the best is the result. The paper draws 64.
         num_inference_steps: the paper takes 200; small models are better with few.
@@ -79,8 +76,8 @@ def fill(
         scheduler: "ddpm" as in the paper, "pipeline" for the pipeline's own, or any scheduler of diffusers.
         start: what the hole holds under the first noise, (1, 3, H, W), such as another method's result. "warp": the
             references bent onto the target, where one of them fits the known pixels round the hole and they show nearly
-            all of it; else, and with None, pure noise, as in the paper.
-        strength: how much noise a start gets, as in `sample_hole`.
+            all of it, else pure noise. None: pure noise, as in the paper.
+        strength: how much noise a start gets, as in `sample_hole`; so little keeps nearly all of it.
         rank_by: how `rank` matches.
         context: room round the hole, as a share of its longer side.
         preview_every: steps of sampling from look to look.
@@ -93,8 +90,8 @@ def fill(
         ValueError: no pixel is kept, shapes or ranges, or a pipeline that has a LoRA.
         NotAvailable: no such pipeline on this machine.
 
-    Source: RealFill (Tang et al., SIGGRAPH 2024). Differs in defaults that suit small models: fewer steps and samples,
-    and a start: in a minute a small model learns how a scene looks, hardly where each thing stands.
+    Source: RealFill (Tang et al., SIGGRAPH 2024). Differs in defaults that suit small models: fewer steps and samples.
+        ``start`` is ours: in a minute a small model learns how a scene looks, hardly where each thing stands.
     """
     check.leaves_something(mask)
     references = check_references(references)
