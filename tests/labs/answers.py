@@ -9,6 +9,7 @@ from tests.labs import (
     answers_correspondence,
     answers_diffusion,
     answers_neural_patch,
+    answers_realfill,
     answers_stepping,
 )
 from workbench import mask as masks
@@ -623,7 +624,7 @@ WRONG = {
 }
 for _room in (
     answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_context_encoder,
-    answers_neural_patch,
+    answers_neural_patch, answers_realfill,
 ):  # fmt: skip
     RIGHT |= _room.RIGHT
     WRONG |= _room.WRONG
