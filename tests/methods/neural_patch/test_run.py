@@ -137,7 +137,7 @@ def test_branches_with_other_settings(waves, gap, network):
         "rough": {"tv_weight": 0},
         "every time": {"refresh": 1},
         "one layer": {"layers": ("relu3_1",)},
-        "distance": {"match": "l2"},
+        "correlation": {"match": "ncc"},
         "features": {"content_term": "features"},
         "random": {"network": "random"},
     }.items():

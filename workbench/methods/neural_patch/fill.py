@@ -60,10 +60,11 @@ def fill(
         NotAvailable: the network's weights are not on this machine.
 
     Source: Yang et al., High-resolution image inpainting using multi-scale neural patch synthesis, CVPR 2017. Differs
-        in means for sums, in scaled features, in a term for colours (`colour_weight`), in neighbours that are kept for
-        some iterations (refresh=1 searches every time), and in the part that is worked on: three times the hole's box,
-        512 pixels at least. The finest level is 512 pixels, as in the paper; a larger part is reduced to that and the
-        result enlarged, which the last Step's label says. ``sizes=(128, 256, 512, 1024)`` goes on to 1024.
+        in means for sums, in scaled features, in a term for colours (`colour_weight`), in neighbours by distance
+        (match="ncc" takes the paper's correlation) that are kept for some iterations (refresh=1 searches every time),
+        and in the part that is worked on: three times the hole's box, 512 pixels at least. The finest level is 512
+        pixels, as in the paper; a larger part is reduced to that and the result enlarged, which the last Step's label
+        says. ``sizes=(128, 256, 512, 1024)`` goes on to 1024.
 
     Example:
         >>> for step in fill(photo, mask, network="random", iterations=20):

@@ -27,7 +27,8 @@ class PatchSettings:
         colour_weight: of our own term, the colours of what the texture term found; 0 leaves it out, as published.
         content_term: "pixels" compares the hole with the content reference as pictures (the paper's equation);
             "features" as features of a deeper layer (what the released code does).
-        match: "ncc" or "l2", what a nearest neighbour is nearest by; see `patches.Source`.
+        match: "ncc" (as published) or "l2", what a nearest neighbour is nearest by; see `patches.Source`. Correlation
+            does not mind how strong a pattern is: in large holes bright walls end up dark. Distance keeps it.
         refresh: neighbours are searched anew every so many iterations; 0: once a level.
         copies: (degrees, scale) of turned and scaled copies of the known picture to be searched too, such as
             `RELEASED_COPIES`.
@@ -49,7 +50,7 @@ class PatchSettings:
     tv_weight: float = 0.3
     colour_weight: float = 10.0
     content_term: str = "pixels"
-    match: str = "ncc"
+    match: str = "l2"
     refresh: int = 10
     copies: tuple[tuple[float, float], ...] = ()
     overlap: int = 0
