@@ -100,13 +100,16 @@ def test_two_runs_in_two_threads_leave_each_others_random_numbers_alone(pipe):
 
 
 def test_a_training_beside_a_run_draws_what_it_draws_alone(pipe):
-    def trained():
-        training = TrainingRun(Toy(dropout=0.5), learning_rate=1e-2, batch_size=3)
+    def made_training():
+        return TrainingRun(Toy(dropout=0.5), learning_rate=1e-2, batch_size=3)
+
+    def losses_of(training):
         training.step(10)
         return training.history("loss")
 
-    state, losses, picture = torch.get_rng_state(), trained(), made(pipe).finish()[0]
-    found, out = in_threads(trained, made(pipe).finish)
+    state, losses, picture = torch.get_rng_state(), losses_of(made_training()), made(pipe).finish()[0]
+    beside = made_training()  # here: the toy's weights are drawn without any lock
+    found, out = in_threads(lambda: losses_of(beside), made(pipe).finish)
     assert found == losses
     assert torch.equal(out[0], picture)
     assert torch.equal(torch.get_rng_state(), state)
