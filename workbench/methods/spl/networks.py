@@ -187,15 +187,18 @@ class SplGenerator(ModelMixin, ConfigMixin):
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> Completion:
         """Completes a picture; what it shows in the hole is overwritten with white first."""
-        masked = whitened(image, mask)
-        x = torch.cat([masked, mask], 1)  # (B, 4, H, W)
-        if self.config.enlarge != 1:
-            x = F.interpolate(x, scale_factor=self.config.enlarge, mode="nearest")
-        prior, teacher_features = self.learner(_channels_last(x))  # at H enlarge / 8
-        features = self.encoder(_channels_last(masked), mask)  # (B, C, H / 4, W / 4)
+        prior, teacher_features = self.learn(image, mask)
+        features = self.encoder(_channels_last(whitened(image, mask)), mask)  # (B, C, H / 4, W / 4)
         for block in self.blocks:
             features = block(features, prior)
         return Completion(self.decoder(features), teacher_features, prior)
+
+    def learn(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The semantic learner's part: prior (B, P, h, w) and teacher_features (B, T, h, w), h = H enlarge / 8."""
+        x = torch.cat([whitened(image, mask), mask], 1)  # (B, 4, H, W)
+        if self.config.enlarge != 1:
+            x = F.interpolate(x, scale_factor=self.config.enlarge, mode="nearest")
+        return self.learner(_channels_last(x))
 
 
 def whitened(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

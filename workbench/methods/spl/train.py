@@ -85,11 +85,16 @@ class Distilling(nn.Module):
             )
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Losses for image (B, 3, H, W) in [0, 1], mask (B, 1, H, W) and prior_weight, a number.
+        """Losses for image (B, 3, H, W) in [0, 1], mask (B, 1, H, W) and the numbers prior_weight and alone.
 
-        ``per_sample`` (B,) is each item's image loss.
+        ``per_sample`` (B,) is each item's image loss. Where ``alone`` is 1 nothing is painted, and only the prior's
+        loss is told.
         """
         truth, mask = batch["image"], batch["mask"]
+        if batch["alone"].mean() > 0:
+            prior = self._prior(self.network.learn(truth, mask)[1].float(), truth, mask)
+            others = [p for p in self.parameters() if p.requires_grad]
+            return {"loss": prior + 0 * sum(p.sum() for p in others), "prior": prior}  # a gradient for all, as below
         done = self.network(truth, mask)
         image = done.image.float()  # (B, 3, H, W)
         each = ((image - truth).abs() * (1 + HOLE_IN_IMAGE * mask)).mean((1, 2, 3))  # (B,)
@@ -131,11 +136,14 @@ class SplTask(ModelTask):
         validation: views of unseen seeds.
         variant: a key of `VARIANTS`, for the name and the card.
         prior_until: the update from which the prior loss is left out; None keeps it to the end.
+        alone: (from, to), the updates in which the semantic learner learns alone, by the prior's loss: a third of the
+            time each, and it learns faster undisturbed.
         mixed: takes the holes of `training_data.training_mask` (strokes, rectangles, boxes) instead of strokes alone.
         count: how many views are measured.
 
     Source: Zhang et al., IJCAI 2021, released code: irregular masks, mirrored pictures, and for Paris StreetView no
-        prior loss in the last ten epochs. Differs in: strokes drawn here instead of the 12,000 masks of Liu et al.
+        prior loss in the last ten epochs. Differs in: strokes drawn here instead of the 12,000 masks of Liu et al.;
+        ``alone`` is ours.
 
     Example:
         >>> task = SplTask(Distilling(make_spl(), teacher), pictures, validation)
@@ -152,12 +160,16 @@ class SplTask(ModelTask):
         validation: TrainingPictures,
         variant: str = "full",
         prior_until: int | None = None,
+        alone: tuple[int, int] = (0, 0),
         mixed: bool = False,
         count: int = 96,
     ):
         self.objective, self.pictures, self.mixed = objective, pictures, mixed
         self.name = VARIANTS[check.choice(variant, "variant", VARIANTS)]
         self.prior_until = None if prior_until is None else check.integer(prior_until, "prior_until", 0)
+        self.alone = tuple(check.integer(step, "alone", 0) for step in alone)
+        if self.alone[0] < self.alone[1] and objective.teacher is None:
+            raise ValueError(f"alone is {self.alone} without a teacher, expected one that the learner can learn from.")
         self.about = (
             f"SPL, variant {variant!r}, at {SIZE} x {SIZE}, holes: {'of all kinds' if mixed else 'irregular strokes'}. "
             "Measured in irregular holes of 5 % to 60 %, the same for all variants: PSNR (dB), SSIM and mean L1 on "
@@ -179,13 +191,14 @@ class SplTask(ModelTask):
         return other
 
     def batch(self, numbers):
-        """image (B, 3, 128, 128), mask (B, 1, 128, 128), prior_weight: 1, or 0 in the late phase."""
+        """image (B, 3, 128, 128), mask (B, 1, 128, 128), prior_weight: 1, or 0 in the late phase; alone: 1 or 0."""
         rngs = [generator(*number) for number in numbers]
         images = [self.pictures.draw(rng)["image"] for rng in rngs]
         holes = [self._hole(rng) for rng in rngs]
         late = self.prior_until is not None and numbers[0][1] >= self.prior_until
         weight = torch.tensor(0.0 if late else PRIOR_WEIGHT)
-        return {"image": torch.stack(images), "mask": torch.cat(holes), "prior_weight": weight}
+        alone = torch.tensor(float(self.alone[0] <= numbers[0][1] < self.alone[1]))
+        return {"image": torch.stack(images), "mask": torch.cat(holes), "prior_weight": weight, "alone": alone}
 
     def _hole(self, rng) -> torch.Tensor:
         """(1, 1, 128, 128)."""
@@ -263,6 +276,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher-weights", help="folder or file of the teacher's weights (the bundled ones)")
     parser.add_argument("--adversarial", type=float, default=ADVERSARIAL_WEIGHT, help="weight of that loss (1)")
     parser.add_argument("--prior-until", type=int, help="update from which the prior loss is left out (never)")
+    parser.add_argument(
+        "--alone", type=int, nargs=2, default=(0, 0), help="updates from, to in which the learner learns alone (none)"
+    )
     parser.add_argument("--mixed", action="store_true", help="also rectangles and boxes as holes")
     add_arguments(parser, photos="0.25")
     return parser
@@ -288,7 +304,7 @@ def _build(options, settings, run, accelerator) -> SplTask:
     if options.variant == "concatenation":
         sizes["injection"] = "concatenation"
     objective = Distilling(make_spl(settings.seed, **sizes), teacher, options.adversarial, seed=settings.seed)
-    return SplTask(objective, pictures, validation, options.variant, options.prior_until, options.mixed)
+    return SplTask(objective, pictures, validation, options.variant, options.prior_until, options.alone, options.mixed)
 
 
 if __name__ == "__main__":
