@@ -120,9 +120,6 @@ class Constant(torch.nn.Module):
         return Completion(self.image.expand_as(image), features, features)
 
 
-WEIGHTS = {"prior_weight": torch.tensor(1.0), "alone": torch.tensor(0.0)}
-
-
 class Knows(torch.nn.Module):
     """A teacher that always answers 2."""
 
@@ -136,7 +133,7 @@ def test_the_losses_by_hand():
     """Off by 0.25 in a picture with a quarter hole: 1 + 2/4 times; prior off by 1.5: 1 + 3/4 times."""
     image, mask = torch.full((2, 3, 16, 32), 0.75), wb.mask.box((16, 32), (0, 0, 8, 16)).repeat(2, 1, 1, 1)
     image[1] = 0.5  # nothing to mend
-    batch = {"image": image, "mask": mask, **WEIGHTS}
+    batch = {"image": image, "mask": mask, "prior_weight": torch.tensor(1.0)}
     losses = Distilling(Constant(0.5, 0.5), Knows(), 0)(batch)
     assert losses["per_sample"].tolist() == [pytest.approx(0.25 * 1.5), 0]
     assert losses["prior"].item() == pytest.approx(1.5 * 1.75)
@@ -151,7 +148,7 @@ def test_each_loss_reaches_its_own_weights_only():
     teacher = Teacher(make_classifier(("a",), (4, 5, 6, 9, 8), seed=1))
     objective = Distilling(make_spl(**NARROW_SPL), teacher, 1.0, DISCRIMINATOR)
     mask = wb.mask.box((64, 64), (8, 8, 40, 40)).repeat(2, 1, 1, 1)
-    losses = objective({"image": noise(2, 3, 64, 64), "mask": mask, **WEIGHTS})
+    losses = objective({"image": noise(2, 3, 64, 64), "mask": mask, "prior_weight": torch.tensor(1.0)})
     assert losses["loss"].item() == pytest.approx(
         sum(w * losses[k].item() for k, w in {"image": 10, "prior": 1, "fooled": 1, "told_apart": 1}.items()), rel=1e-5
     )
@@ -173,7 +170,7 @@ def test_without_a_teacher_every_weight_still_gets_a_gradient():
     """So that several processes can share it out; it is 0 where nothing is learnt."""
     objective = Distilling(make_spl(**NARROW_SPL), None, 0)
     mask = wb.mask.box((32, 32), (8, 8, 20, 20))
-    objective({"image": noise(1, 3, 32, 32), "mask": mask, **WEIGHTS})["loss"].backward()
+    objective({"image": noise(1, 3, 32, 32), "mask": mask, "prior_weight": torch.tensor(1.0)})["loss"].backward()
     assert all(p.grad is not None for p in objective.parameters())
     assert not objective.network.learner.to_teacher.weight.grad.any()
 
@@ -181,7 +178,11 @@ def test_without_a_teacher_every_weight_still_gets_a_gradient():
 def test_a_learner_that_learns_alone_moves_nothing_else():
     teacher = Teacher(make_classifier(("a",), (4, 5, 6, 9, 8), seed=1))
     objective = Distilling(make_spl(**NARROW_SPL), teacher, 1.0, DISCRIMINATOR)
-    batch = {"image": noise(1, 3, 32, 32), "mask": wb.mask.box((32, 32), (8, 8, 20, 20)), **WEIGHTS}
+    batch = {
+        "image": noise(1, 3, 32, 32),
+        "mask": wb.mask.box((32, 32), (8, 8, 20, 20)),
+        "prior_weight": torch.tensor(1.0),
+    }
     losses = objective({**batch, "alone": torch.tensor(1.0)})
     assert losses.keys() == {"loss", "prior"}
     assert losses["loss"].item() == pytest.approx(objective(batch)["prior"].item(), rel=1e-6)
