@@ -92,6 +92,20 @@ def test_a_teacher_that_sees_more():
     assert teacher(noise(1, 3, 32, 48)).shape == (1, 9, 8, 12)
 
 
+def test_a_teacher_by_its_known_scale(classifier_folder):
+    pictures = noise(4, 3, 32, 32)
+    teacher = make_teacher("classifier", pictures, source=classifier_folder)
+    again = make_teacher("classifier", scale=teacher.scale.item(), source=classifier_folder)
+    assert torch.equal(again(pictures), teacher(pictures))
+    for given, told in (({}, "neither"), ({"pictures": pictures, "scale": 2.0}, "both")):
+        with pytest.raises(ValueError, match=f"of pictures and scale {told} is given, expected one"):
+            make_teacher("classifier", source=classifier_folder, **given)
+    with pytest.raises(ValueError, match="scale alone is given"):
+        make_teacher("random", scale=2.0)
+    with pytest.raises(ValueError, match="scale"):
+        make_teacher("classifier", scale=-1.0, source=classifier_folder)
+
+
 def test_teachers_that_are_refused(tmp_path):
     pictures = noise(2, 3, 32, 32)
     with pytest.raises(ValueError, match="kind is 'parrot', expected one of: classifier, detector, random, tresnet"):
@@ -285,6 +299,7 @@ def test_the_command_line_trains_measures_and_exports(variant, views, classifier
     training.main(command)
     name = "tiny-spl" if variant == "full" else f"tiny-spl-{variant}"
     model = load_spl(tmp_path / "models" / name)
+    assert (model.config.teacher_scale == 1) == (variant != "full")
     assert complete(model, noise(1, 3, 32, 32), wb.mask.box((32, 32), (4, 4, 9, 9))).image.shape == (1, 3, 32, 32)
     card = (tmp_path / "models" / name / "README.md").read_text()
     assert f"# {name}" in card

@@ -300,7 +300,7 @@ def _build(options, settings, run, accelerator) -> SplTask:
         shown = torch.stack([pictures.draw(generator(settings.seed, 0, i, 3))["image"] for i in range(CALIBRATION)])
         enlarge = 2 if kind == "tresnet" else 1
         teacher = make_teacher(kind, shown, source=options.teacher_weights, enlarge=enlarge, seed=settings.seed)
-        sizes = {"teacher_channels": teacher.channels, "enlarge": enlarge}
+        sizes = {"teacher_channels": teacher.channels, "enlarge": enlarge, "teacher_scale": teacher.scale.item()}
     if options.variant == "concatenation":
         sizes["injection"] = "concatenation"
     objective = Distilling(make_spl(settings.seed, **sizes), teacher, options.adversarial, seed=settings.seed)
