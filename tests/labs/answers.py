@@ -8,6 +8,7 @@ from tests.labs import (
     answers_context_encoder,
     answers_correspondence,
     answers_diffusion,
+    answers_mimicbrush,
     answers_neural_patch,
     answers_realfill,
     answers_stepping,
@@ -624,7 +625,7 @@ WRONG = {
 }
 for _room in (
     answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_context_encoder,
-    answers_neural_patch, answers_realfill,
+    answers_neural_patch, answers_realfill, answers_mimicbrush,
 ):  # fmt: skip
     RIGHT |= _room.RIGHT
     WRONG |= _room.WRONG
