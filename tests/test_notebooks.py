@@ -13,7 +13,7 @@ from workbench import labs
 FOLDER = Path(wb.__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if path.stem != "00_start"]
-MANY_EXERCISES = {"04_latent_diffusion": 6, "07_find_the_fault": 6}
+MANY_EXERCISES = {"04_latent_diffusion": 6, "07_find_the_fault": 6, "13_spl": 5}
 """How many a lesson may have, where it is more than 4: a formula or shape for each part, a diagnosis for each fault."""
 
 

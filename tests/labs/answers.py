@@ -8,6 +8,7 @@ from tests.labs import (
     answers_correspondence,
     answers_diffusion,
     answers_neural_patch,
+    answers_spl,
     answers_stepping,
 )
 from workbench import mask as masks
@@ -620,6 +621,13 @@ WRONG = {
         ("work on copies", composite_changes),
     ],
 }
-for _room in (answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_neural_patch):
+for _room in (
+    answers_diffusion,
+    answers_stepping,
+    answers_attention,
+    answers_correspondence,
+    answers_neural_patch,
+    answers_spl,
+):
     RIGHT |= _room.RIGHT
     WRONG |= _room.WRONG
