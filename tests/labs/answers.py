@@ -10,6 +10,7 @@ from tests.labs import (
     answers_diffusion,
     answers_neural_patch,
     answers_realfill,
+    answers_spl,
     answers_stepping,
 )
 from workbench import mask as masks
@@ -624,7 +625,7 @@ WRONG = {
 }
 for _room in (
     answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_context_encoder,
-    answers_neural_patch, answers_realfill,
+    answers_neural_patch, answers_spl, answers_realfill,
 ):  # fmt: skip
     RIGHT |= _room.RIGHT
     WRONG |= _room.WRONG
