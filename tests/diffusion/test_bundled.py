@@ -40,7 +40,7 @@ def test_whole_and_carded(name):
 def test_small():
     files = [file for file in pipelines.MODELS.rglob("*") if file.is_file()]
     assert {file.suffix for file in files} <= {".safetensors", ".json", ".md", ".txt"}  # nothing that could run
-    sizes = [file.stat().st_size / 2**20 for file in files]
+    sizes = [file.lstat().st_size / 2**20 for file in files]  # a file that several models have is there once
     assert max(sizes) <= FILE_MIB
     assert sum(sizes) <= ALL_MIB
 

@@ -85,6 +85,21 @@ def test_a_decoder_goes_on_alone_and_the_latents_stay(pictures, validation, tmp_
     assert again.config.scaling_factor == 0.7
 
 
+def test_an_export_replaces_a_link_and_not_what_it_leads_to(tmp_path):
+    """Bundled pipelines have the one autoencoder by links."""
+    told = {"about": "", "trained": "", "quality": {}}
+    write_model(tmp_path / "shared", {"": models.make_autoencoder(8, (8, 8, 8, 8), seed=0)}, title="one", **told)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "shared").iterdir()}
+    (tmp_path / "pipe" / "vae").mkdir(parents=True)
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        (tmp_path / "pipe" / "vae" / name).symlink_to(f"../../shared/{name}")
+    write_model(tmp_path / "pipe", {"vae": models.make_autoencoder(8, (8, 8, 8, 8), seed=1)}, title="two", **told)
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "shared").iterdir()}
+    written = tmp_path / "pipe" / "vae" / "diffusion_pytorch_model.safetensors"
+    assert not written.is_symlink()
+    assert written.read_bytes() != before[written.name]
+
+
 def test_the_discriminator_and_the_autoencoder_learn_apart():
     """Each side's loss reaches its own weights only."""
     objective = Reconstruction(models.make_autoencoder(8, (8, 8, 8, 8)), adversarial_weight=1.0)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.diffusion import two_processes
 from tests.diffusion.two_processes import Toy
+from workbench.diffusion.checkpoints import Log
 from workbench.diffusion.training import Settings, Trainer, learning_rate, read_log
 
 HERE = Path(__file__).parent
@@ -81,6 +82,17 @@ def test_a_killed_run_goes_on_and_ends_where_it_would_have(latents, tmp_path):
     assert [line["step"] for line in read_log(tmp_path / "whole") if "validation" in line] == [3, 6]
     assert same_files(tmp_path / "killed", tmp_path / "whole")
     assert (tmp_path / "killed" / "samples" / "0000006.png").exists()
+
+
+def test_a_run_that_is_only_opened_leaves_the_log_alone(tmp_path):
+    """As --export-now does beside the process that trains."""
+    file = tmp_path / "run" / "log.jsonl"
+    Log(file, 2).write({"step": 5})
+    log = Log(file, 2)
+    assert file.read_text() == '{"step": 5}\n'
+    log.write({"step": 3})
+    log.write({"step": 4})
+    assert file.read_text() == '{"step": 3}\n{"step": 4}\n'
 
 
 def step_of(file: Path) -> int:

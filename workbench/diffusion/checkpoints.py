@@ -49,16 +49,22 @@ class Ema:
 
 
 class Log:
-    """A file of JSON lines; lines written after the checkpoint that is gone on from are dropped."""
+    """A file of JSON lines; those written after the checkpoint that is gone on from are dropped.
+
+    Not before the first new line is written: a run may be opened to be exported beside the process that trains it.
+    """
 
     def __init__(self, file: Path, step: int):
-        self.file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lines = file.read_text().splitlines() if file.exists() else []
-        _write_whole(file, "".join(f"{line}\n" for line in lines if _step_of(line) <= step).encode())
+        self.file, self._kept_until = file, step
 
     def write(self, entry: dict) -> None:
         """Adds one line."""
+        if self._kept_until is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            lines = self.file.read_text().splitlines() if self.file.exists() else []
+            kept = (f"{line}\n" for line in lines if _step_of(line) <= self._kept_until)
+            _write_whole(self.file, "".join(kept).encode())
+            self._kept_until = None
         with self.file.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 

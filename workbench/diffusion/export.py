@@ -40,6 +40,8 @@ def write_model(folder, parts: dict[str, nn.Module], title: str, about: str, tra
 def save_half(network: nn.Module, folder: Path) -> None:
     """Stores a network as float16 and says float32 in its configuration, so that it is loaded to compute on a CPU."""
     folder.mkdir(parents=True, exist_ok=True)
+    for link in (file for file in folder.iterdir() if file.is_symlink()):
+        link.unlink()  # what it leads to is another model's
     state = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
     if isinstance(network, ModelMixin):
         network.save_config(folder)

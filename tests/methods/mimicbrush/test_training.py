@@ -10,10 +10,11 @@ import torch
 import workbench as wb
 from tests.methods.mimicbrush import narrow
 from tests.methods.mimicbrush.narrow import noise
+from workbench import check
 from workbench.diffusion.models import PREDICTIONS, make_scheduler
 from workbench.diffusion.training import Settings, Trainer, read_log
 from workbench.diffusion.training_data import TrainingPictures, generator
-from workbench.methods.mimicbrush import Pairs, encode_pairs, load_mimicbrush
+from workbench.methods.mimicbrush import Pairs, encode_pairs, grow_mimicbrush, load_mimicbrush
 from workbench.methods.mimicbrush import train as training
 from workbench.methods.mimicbrush.encoding import build_cache, read_cache
 from workbench.methods.mimicbrush.pairs import RenderedFilms
@@ -140,10 +141,12 @@ def test_every_weight_that_learns_gets_a_gradient(reading, make_task):
     learning = {name: p for name, p in task.objective.named_parameters() if p.requires_grad}
     assert not any(name.startswith("imitator.reference") for name in learning)
     assert [name for name, p in learning.items() if p.grad is None] == []
-    task = make_task(reading, reference_dropout=0, train_reference=True)
+    assert not any("resnets" in name for name in learning)
+    task = make_task(reading, reference_dropout=0, part="all", train_reference=True)
     task.objective(task.batch([[0, 0, 0]]))["loss"].backward()
     learning = {name: p for name, p in task.objective.named_parameters() if p.requires_grad}
     assert any(name.startswith("imitator.reference.conv_in") for name in learning)
+    assert any(name.startswith("imitator.unet") and "resnets" in name for name in learning)
     assert [name for name, p in learning.items() if p.grad is None] == []
 
 
@@ -202,7 +205,7 @@ def test_a_training_run_goes_back_and_forward_to_the_bit_and_branches(make_task)
 # The command line
 
 
-@pytest.mark.parametrize("extra", [[], ["--reading", "released", "--train-reference"]])
+@pytest.mark.parametrize("extra", [[], ["--reading", "released", "--train-reference", "--part", "all"]])
 @pytest.mark.long
 def test_the_command_line_trains_measures_and_exports(extra, films_folder, untrained_models, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SHOWN", 1)
@@ -225,10 +228,19 @@ def test_the_command_line_trains_measures_and_exports(extra, films_folder, untra
     assert set(numbers) == {"error", "error_alone", "hole_psnr", "hole_psnr_tokens", "hole_psnr_copy"}
     assert all(value > 0 for value in numbers.values())
     assert wb.load_image(tmp_path / "run" / "samples" / "0000002.png").shape == (1, 3, 4 * 128, 128)
-    assert "unet/diffusion_pytorch_model.safetensors" in json.loads((folder / "checksums.json").read_text())
-    trained = load_mimicbrush(folder).imitator.unet.state_dict()
-    grown = load_mimicbrush().imitator.unet.state_dict()
-    assert any(not torch.equal(trained[name], grown[name]) for name in trained)
+    stored = "unet/diffusion_pytorch_model.safetensors" if extra else "learnt.safetensors"
+    assert {stored, "adapters/config.json"} <= set(json.loads((folder / "checksums.json").read_text()))
+    trained, grown = model.imitator.unet.state_dict(), grow_mimicbrush().imitator.unet.state_dict()
+    changed = {name for name in trained if not torch.equal(trained[name], grown[name].half().float())}
+    learns = {name for name in trained if extra or name.startswith("conv_in") or ".attentions." in name}
+    assert changed & learns
+    if not extra:  # what did not learn is the inpainting model's, to the bit
+        assert all(torch.equal(trained[name], grown[name]) for name in set(trained) - learns)
+        config = folder / "adapters" / "config.json"
+        config.write_text(config.read_text().replace(model.config.inpaint_digest, "0123456789abcdef"))
+        (folder / "checksums.json").unlink()
+        with pytest.raises(check.NotAvailable, match="was trained with another tiny-inpaint than the one here"):
+            load_mimicbrush(folder)
     with pytest.raises(SystemExit, match="holds pairs made with another count"):
         training.main([*command, "--pairs", "4"])
 

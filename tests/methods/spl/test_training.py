@@ -92,6 +92,20 @@ def test_a_teacher_that_sees_more():
     assert teacher(noise(1, 3, 32, 48)).shape == (1, 9, 8, 12)
 
 
+def test_a_teacher_by_its_known_scale(classifier_folder):
+    pictures = noise(4, 3, 32, 32)
+    teacher = make_teacher("classifier", pictures, source=classifier_folder)
+    again = make_teacher("classifier", scale=teacher.scale.item(), source=classifier_folder)
+    assert torch.equal(again(pictures), teacher(pictures))
+    for given, told in (({}, "neither"), ({"pictures": pictures, "scale": 2.0}, "both")):
+        with pytest.raises(ValueError, match=f"of pictures and scale {told} is given, expected one"):
+            make_teacher("classifier", source=classifier_folder, **given)
+    with pytest.raises(ValueError, match="scale alone is given"):
+        make_teacher("random", scale=2.0)
+    with pytest.raises(ValueError, match="scale"):
+        make_teacher("classifier", scale=-1.0, source=classifier_folder)
+
+
 def test_teachers_that_are_refused(tmp_path):
     pictures = noise(2, 3, 32, 32)
     with pytest.raises(ValueError, match="kind is 'parrot', expected one of: classifier, detector, random, tresnet"):
@@ -120,9 +134,6 @@ class Constant(torch.nn.Module):
         return Completion(self.image.expand_as(image), features, features)
 
 
-WEIGHTS = {"prior_weight": torch.tensor(1.0), "alone": torch.tensor(0.0)}
-
-
 class Knows(torch.nn.Module):
     """A teacher that always answers 2."""
 
@@ -136,7 +147,7 @@ def test_the_losses_by_hand():
     """Off by 0.25 in a picture with a quarter hole: 1 + 2/4 times; prior off by 1.5: 1 + 3/4 times."""
     image, mask = torch.full((2, 3, 16, 32), 0.75), wb.mask.box((16, 32), (0, 0, 8, 16)).repeat(2, 1, 1, 1)
     image[1] = 0.5  # nothing to mend
-    batch = {"image": image, "mask": mask, **WEIGHTS}
+    batch = {"image": image, "mask": mask, "prior_weight": torch.tensor(1.0)}
     losses = Distilling(Constant(0.5, 0.5), Knows(), 0)(batch)
     assert losses["per_sample"].tolist() == [pytest.approx(0.25 * 1.5), 0]
     assert losses["prior"].item() == pytest.approx(1.5 * 1.75)
@@ -151,7 +162,7 @@ def test_each_loss_reaches_its_own_weights_only():
     teacher = Teacher(make_classifier(("a",), (4, 5, 6, 9, 8), seed=1))
     objective = Distilling(make_spl(**NARROW_SPL), teacher, 1.0, DISCRIMINATOR)
     mask = wb.mask.box((64, 64), (8, 8, 40, 40)).repeat(2, 1, 1, 1)
-    losses = objective({"image": noise(2, 3, 64, 64), "mask": mask, **WEIGHTS})
+    losses = objective({"image": noise(2, 3, 64, 64), "mask": mask, "prior_weight": torch.tensor(1.0)})
     assert losses["loss"].item() == pytest.approx(
         sum(w * losses[k].item() for k, w in {"image": 10, "prior": 1, "fooled": 1, "told_apart": 1}.items()), rel=1e-5
     )
@@ -173,7 +184,7 @@ def test_without_a_teacher_every_weight_still_gets_a_gradient():
     """So that several processes can share it out; it is 0 where nothing is learnt."""
     objective = Distilling(make_spl(**NARROW_SPL), None, 0)
     mask = wb.mask.box((32, 32), (8, 8, 20, 20))
-    objective({"image": noise(1, 3, 32, 32), "mask": mask, **WEIGHTS})["loss"].backward()
+    objective({"image": noise(1, 3, 32, 32), "mask": mask, "prior_weight": torch.tensor(1.0)})["loss"].backward()
     assert all(p.grad is not None for p in objective.parameters())
     assert not objective.network.learner.to_teacher.weight.grad.any()
 
@@ -181,7 +192,11 @@ def test_without_a_teacher_every_weight_still_gets_a_gradient():
 def test_a_learner_that_learns_alone_moves_nothing_else():
     teacher = Teacher(make_classifier(("a",), (4, 5, 6, 9, 8), seed=1))
     objective = Distilling(make_spl(**NARROW_SPL), teacher, 1.0, DISCRIMINATOR)
-    batch = {"image": noise(1, 3, 32, 32), "mask": wb.mask.box((32, 32), (8, 8, 20, 20)), **WEIGHTS}
+    batch = {
+        "image": noise(1, 3, 32, 32),
+        "mask": wb.mask.box((32, 32), (8, 8, 20, 20)),
+        "prior_weight": torch.tensor(1.0),
+    }
     losses = objective({**batch, "alone": torch.tensor(1.0)})
     assert losses.keys() == {"loss", "prior"}
     assert losses["loss"].item() == pytest.approx(objective(batch)["prior"].item(), rel=1e-6)
@@ -284,6 +299,7 @@ def test_the_command_line_trains_measures_and_exports(variant, views, classifier
     training.main(command)
     name = "tiny-spl" if variant == "full" else f"tiny-spl-{variant}"
     model = load_spl(tmp_path / "models" / name)
+    assert (model.config.teacher_scale == 1) == (variant != "full")
     assert complete(model, noise(1, 3, 32, 32), wb.mask.box((32, 32), (4, 4, 9, 9))).image.shape == (1, 3, 32, 32)
     card = (tmp_path / "models" / name / "README.md").read_text()
     assert f"# {name}" in card

@@ -16,7 +16,7 @@ from workbench import check
 from workbench.diffusion.classifier import load_classifier
 from workbench.diffusion.depth import load_depth
 from workbench.diffusion.libraries import AutoencoderKL, UNet2DConditionModel, quiet
-from workbench.diffusion.models import config_of
+from workbench.diffusion.models import config_of, grow_input
 from workbench.diffusion.pipelines import find_folder, load_pipeline
 from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.weight_files import read_weights
@@ -26,6 +26,8 @@ from workbench.methods.mimicbrush.model import MimicBrush, digest_of
 from workbench.methods.mimicbrush.networks import CHANNELS, Adapters, Imitator, make_imitator
 
 NAME = "tiny-mimicbrush"
+LEARNT_FILE = "learnt.safetensors"
+"""Those weights of the imitative U-Net that learnt, where not all did."""
 PARTS = ("image_proj", "depth_guider", "referencenet", "unet")
 """What the released file holds of interest, beside the image encoder."""
 
@@ -64,7 +66,7 @@ def grow_mimicbrush(
     imitator = make_imitator(
         inpainting.unet, t2i.unet, encoder.width, factor=2 ** (len(t2i.vae.config.block_out_channels) - 1), empty=empty,
         reading=reading, seed=seed, base=_told(base), image_encoder=_told(classifier), depth=_told(depth),
-        digest=digest_of(t2i.unet, t2i.vae.encoder),
+        digest=digest_of(t2i.unet, t2i.vae.encoder), inpaint=_told(inpaint), inpaint_digest=digest_of(inpainting.unet),
     )  # fmt: skip
     return MimicBrush(imitator, t2i.vae, encoder, Disparity(load_depth(depth)), t2i.scheduler)
 
@@ -90,19 +92,34 @@ def load_mimicbrush(source=NAME) -> MimicBrush:
     folder = find_folder(source)
     with quiet():
         adapters = Adapters.from_pretrained(folder / "adapters", use_safetensors=True)
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
         own = folder / "reference"
         reference = UNet2DConditionModel.from_pretrained(own, use_safetensors=True) if own.is_dir() else None
     config = adapters.config
     t2i = load_pipeline(config.base)
-    if config.digest and digest_of(t2i.unet, t2i.vae.encoder) != config.digest:
-        raise check.NotAvailable(
-            f"{source} was trained with another {config.base} than the one here. Get both again: git checkout, or "
-            "train it anew: README.md says how."
-        )
-    imitator = Imitator(unet, reference or t2i.unet, adapters)
+    _check_same(config.digest, digest_of(t2i.unet, t2i.vae.encoder), source, config.base)
+    imitator = Imitator(_imitative(folder, config), reference or t2i.unet, adapters)
     encoder, depth = ClassifierStates(load_classifier(config.image_encoder)), Disparity(load_depth(config.depth))
     return MimicBrush(imitator, t2i.vae, encoder, depth, t2i.scheduler).requires_grad_(False).eval()
+
+
+def _imitative(folder: Path, config) -> UNet2DConditionModel:
+    """The imitative U-Net: stored whole, or what learnt of it put into the inpainting model's."""
+    if not (folder / LEARNT_FILE).exists():
+        with quiet():
+            return UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+    before = load_pipeline(config.inpaint).unet
+    _check_same(config.inpaint_digest, digest_of(before), folder.name, config.inpaint)
+    unet, learnt = grow_input(before, sum(CHANNELS.values())), read_weights(folder / LEARNT_FILE)
+    _fill(unet, unet.state_dict() | {name: value.float() for name, value in learnt.items()}, LEARNT_FILE)
+    return unet
+
+
+def _check_same(wanted: str, found: str, source, name: str) -> None:
+    if wanted and wanted != found:
+        raise check.NotAvailable(
+            f"{source} was trained with another {name} than the one here. Get both again: git checkout, or train it "
+            "anew: README.md says how."
+        )
 
 
 def load_released(
@@ -204,7 +221,7 @@ def _released_adapters(parts: dict) -> Adapters:
             f"the released file has no weight {error} where image_proj and depth_guider should be."
         ) from None
     adapters = Adapters(image_width, text_width, "released", (), widths, reference_t="same", hole_value=-1.0,
-                        square=True, zero_image=True, base="", image_encoder="", depth="")  # fmt: skip
+                        square=True, zero_image=True, base="", image_encoder="", depth="", inpaint="")  # fmt: skip
     _fill(adapters.projector, {n.removeprefix("projector."): v for n, v in projection.items()}, "image_proj")
     _fill(adapters.depth_mapper, guide, "depth_guider")
     return adapters

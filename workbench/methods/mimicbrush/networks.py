@@ -2,10 +2,10 @@
 
 The imitative U-Net takes 13 channels: 4 of noise, 1 of mask, 4 of background (the masked source), 4 of depth.
 
-The paper trains both U-Nets. The bundled model stores the imitative one and the adapters (8.1 and 0.4 MiB); its
-reference U-Net is tiny-t2i as it is, which is here anyway, and what it must learn to say is said by K_r and V_r, which
-do learn. So reading costs no memory for gradients, and one pass serves all steps. `Imitator.trains(reference=True)`
-trains both.
+The paper trains both U-Nets. Unless told otherwise the reference U-Net here stays tiny-t2i as it is, which is here
+anyway, and what it must learn to say is said by K_r and V_r, which do learn. So reading costs no memory for gradients,
+and one pass serves all steps. Of the imitative U-Net new channels and attention learn; its residual blocks stay those
+of tiny-inpaint, so that two fifths of its weights need storing. `Imitator.trains("all", reference=True)` trains both.
 """
 
 import itertools
@@ -26,6 +26,8 @@ from workbench.methods.mimicbrush.attention import (
     shared_layers,
 )
 
+LEARNT = {"attention": ("conv_in.", ".attentions."), "all": ("",)}
+"""What of the imitative U-Net may learn -> what its weights' names contain: new channels and attention, or all."""
 CHANNELS = {"noise": 4, "mask": 1, "background": 4, "depth": 4}
 """What the imitative U-Net is given, in this order."""
 DEPTH_WIDTHS = (16, 32, 64, 128)
@@ -76,6 +78,8 @@ class Adapters(ModelMixin, ConfigMixin):
         zero_image: without depth the estimator sees black; else the mapper sees a map of zeros.
         base, image_encoder, depth: names of the models it was grown from and goes with.
         digest: of the base's reference U-Net and autoencoder.
+        inpaint, inpaint_digest: the same of the inpainting model, of which the imitative U-Net keeps what did not
+            learn.
     """
 
     @register_to_config
@@ -95,6 +99,8 @@ class Adapters(ModelMixin, ConfigMixin):
         image_encoder: str = "tiny-classifier",
         depth: str = "tiny-depth",
         digest: str = "",
+        inpaint: str = "tiny-inpaint",
+        inpaint_digest: str = "",
     ):
         super().__init__()
         check.choice(reading, "reading", READINGS)
@@ -142,9 +148,16 @@ class Imitator(nn.Module):
         """Of the adapters."""
         return self.adapters.config
 
-    def trains(self, reference: bool = False) -> "Imitator":
-        """Sets what learns: imitative U-Net and adapters; if told the reference U-Net, as far as it is read."""
-        self.unet.requires_grad_(True)
+    def trains(self, part: str = "attention", reference: bool = False) -> "Imitator":
+        """Sets what learns: adapters, a part of the imitative U-Net, and if told the reference U-Net, as far as read.
+
+        Args:
+            part: a key of `LEARNT`.
+            reference: whether that learns too.
+        """
+        known = LEARNT[check.choice(part, "part", LEARNT)]
+        for name, parameter in self.unet.named_parameters():
+            parameter.requires_grad_(any(some in name for some in known))
         self.adapters.requires_grad_(True)
         idle = names_after_reading(self.reference)
         for name, parameter in self.reference.named_parameters():

@@ -6,9 +6,11 @@ grows from have it; w as in `diffusion.prediction.level_weight`.
 
 import argparse
 import copy
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from workbench import check, metrics
@@ -20,8 +22,9 @@ from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator
 from workbench.methods.mimicbrush.attention import READINGS
 from workbench.methods.mimicbrush.encoding import build_cache, encode_pairs, read_cache
-from workbench.methods.mimicbrush.loading import NAME, grow_mimicbrush
+from workbench.methods.mimicbrush.loading import LEARNT_FILE, NAME, grow_mimicbrush
 from workbench.methods.mimicbrush.model import MimicBrush
+from workbench.methods.mimicbrush.networks import LEARNT
 from workbench.methods.mimicbrush.pairs import BAND, VIDEO_SHARE, Pair, Pairs, RenderedFilms
 from workbench.methods.mimicbrush.sampling import sample
 
@@ -45,12 +48,13 @@ class Imitation(nn.Module):
 
     Args:
         model: its imitator is trained; the rest is left alone.
+        part: of the imitative U-Net, see `networks.LEARNT`.
         train_reference: whether the reference U-Net learns too, as in the paper; it is then stored along.
     """
 
-    def __init__(self, model: MimicBrush, train_reference: bool = False):
+    def __init__(self, model: MimicBrush, part: str = "attention", train_reference: bool = False):
         super().__init__()
-        self.imitator = model.imitator.trains(train_reference)
+        self.imitator = model.imitator.trains(part, train_reference)
         self.scheduler = make_scheduler(training=True, prediction=model.scheduler.config.prediction_type)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -78,13 +82,13 @@ class MimicTask(ModelTask):
         encoded: pairs to learn from, of `encode_pairs` or `read_cache`.
         held: pairs of unseen films to measure with; they stay pictures.
         depth_dropout, reference_dropout: shares of items without.
-        train_reference: see `Imitation`.
+        part, train_reference: see `Imitation`.
 
     Raises:
         ValueError: pairs that do not go with the model, or a share that is none.
 
-    Source: Chen et al., 2024, sections 3.2 and 4.1. Differs in: the reference U-Net is frozen unless told (its K_r and
-        V_r projections learn), mirrored and jittered references are encoded once, AdamW.
+    Source: Chen et al., 2024, sections 3.2 and 4.1. Differs in: the reference U-Net and the imitative one's residual
+        blocks are frozen unless told (K_r and V_r learn), mirrored and jittered references are encoded once, AdamW.
 
     Example:
         >>> task = MimicTask(model, encode_pairs(model, pairs), held)
@@ -102,6 +106,7 @@ class MimicTask(ModelTask):
         held: list[Pair],
         depth_dropout: float = DEPTH_DROPOUT,
         reference_dropout: float = REFERENCE_DROPOUT,
+        part: str = "attention",
         train_reference: bool = False,
     ):
         self.model, self.encoded, self.held = model, encoded, list(held)
@@ -112,7 +117,7 @@ class MimicTask(ModelTask):
             raise ValueError(f"the pairs' states have {width} channels, expected {model.config.image_width}.")
         if not self.held:
             raise ValueError("held is empty, expected pairs of unseen films to measure with.")
-        self.objective = Imitation(model, train_reference)
+        self.objective = Imitation(model, part, train_reference)
         self.about = (
             f"MimicBrush at {SIZE} x {SIZE}, shared attention as in the {model.config.reading} reading; goes with "
             f"{model.config.base}, {model.config.image_encoder} and {model.config.depth}. Measured on pairs of unseen "
@@ -199,9 +204,16 @@ class MimicTask(ModelTask):
         return tiled([source * (1 - mask) + 0.5 * mask, reference, self.samples(), source])
 
     def export(self, folder, trained):
-        """Writes what was trained: imitative U-Net, adapters, and the reference U-Net if that learnt."""
-        imitator = self.model.imitator
-        parts = {"unet": imitator.unet, "adapters": imitator.adapters}
+        """Writes what was trained: of the imitative U-Net what learnt, adapters, the reference U-Net if that learnt."""
+        folder, imitator = Path(folder), self.model.imitator
+        parts = {"adapters": imitator.adapters}
+        learnt = {name: p.detach() for name, p in imitator.unet.named_parameters() if p.requires_grad}
+        folder.mkdir(parents=True, exist_ok=True)
+        if len(learnt) == len(list(imitator.unet.parameters())):
+            parts["unet"] = imitator.unet
+            (folder / LEARNT_FILE).unlink(missing_ok=True)
+        else:
+            save_file({name: p.half().cpu().contiguous() for name, p in learnt.items()}, folder / LEARNT_FILE)
         if any(p.requires_grad for p in imitator.reference.parameters()):
             parts["reference"] = imitator.reference
         told = {"about": self.about, "trained": trained, "quality": self.validate()}
@@ -216,6 +228,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classifier", default="tiny-classifier", help="image encoder: name or folder")
     parser.add_argument("--depth", default="tiny-depth", help="depth estimator: name or folder")
     parser.add_argument("--reading", choices=READINGS, default="paper", help="of the shared attention (paper)")
+    parser.add_argument(
+        "--part", choices=LEARNT, default="attention", help="of the imitative U-Net that learns, and is stored"
+    )
     parser.add_argument("--train-reference", action="store_true", help="the reference U-Net learns too, and is stored")
     parser.add_argument("--pairs", type=int, default=8000, help="pairs encoded beforehand (8000)")
     parser.add_argument("--video-share", type=float, default=VIDEO_SHARE, help="share of frame pairs (0.7)")
@@ -244,7 +259,7 @@ def _build(options, settings, run, accelerator) -> MimicTask:
     with_films = len(RenderedFilms(unseen)) > 0
     validation = _pairs(unseen, 1.0 if with_films else 0.0, options)
     held = [validation.draw(generator(9, k)) for k in range(HELD)]
-    return MimicTask(model, read_cache(cache), held, train_reference=options.train_reference)
+    return MimicTask(model, read_cache(cache), held, part=options.part, train_reference=options.train_reference)
 
 
 def _pairs(pictures: TrainingPictures, video_share: float, options) -> Pairs:

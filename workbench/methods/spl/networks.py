@@ -146,6 +146,7 @@ class SplGenerator(ModelMixin, ConfigMixin):
         teacher_channels: of the feature map that the learner shall guess.
         enlarge: how many times larger the learner sees the picture (nearest neighbour).
         threshold: of the decoder's region normalisation.
+        teacher_scale: what the teacher's features were multiplied with when they were guessed; see `make_teacher`.
 
     Source: Zhang et al., IJCAI 2021, and their released code, layer by layer. The bundled size differs in width and
         depth, and in that the learner sees the picture at its own size: its prior then has 1/8 of the picture's cells
@@ -168,6 +169,7 @@ class SplGenerator(ModelMixin, ConfigMixin):
         teacher_channels: int = 160,
         enlarge: int = 1,
         threshold: float = 0.8,
+        teacher_scale: float = 1.0,
     ):
         super().__init__()
         if (len(encoder_widths), len(learner_widths), len(decoder_widths)) != (3, 4, 2):

@@ -50,7 +50,15 @@ class Teacher(nn.Module):
         return self
 
 
-def make_teacher(kind: str, pictures: torch.Tensor, *, source=None, enlarge: int = 1, seed: int = 0) -> Teacher:
+def make_teacher(
+    kind: str,
+    pictures: torch.Tensor | None = None,
+    *,
+    scale: float | None = None,
+    source=None,
+    enlarge: int = 1,
+    seed: int = 0,
+) -> Teacher:
     """A teacher, calibrated.
 
     Args:
@@ -58,20 +66,36 @@ def make_teacher(kind: str, pictures: torch.Tensor, *, source=None, enlarge: int
             say where things are; "random", the same network untrained; "tresnet", the published TResNet-L cut after
             its second stage, from a file of its weights.
         pictures: some to calibrate with, (B, 3, H, W) in [0, 1].
+        scale: instead of them, what a calibration found: a generator's ``config.teacher_scale`` gives the teacher that
+            it learnt from.
         source: a folder of the classifier or detector instead of the bundled one; the file of "tresnet".
         enlarge: see `Teacher`.
         seed: of random weights.
 
     Raises:
         NotAvailable: weights are missing.
-        ValueError: an unknown kind.
+        ValueError: an unknown kind; neither pictures nor a scale, or both; no pictures for "random", whose
+            normalisation is set to them.
 
     Example:
-        >>> teacher = make_teacher("classifier", pictures)
+        >>> teacher = make_teacher("classifier", scale=load_spl().config.teacher_scale)
         >>> teacher(photo).shape
     """
     check.choice(kind, "kind", KINDS)
-    check.image(pictures, "pictures")
+    if (pictures is None) == (scale is None) or (kind == "random" and pictures is None):
+        given = "neither" if pictures is None and scale is None else "both" if pictures is not None else "scale alone"
+        raise ValueError(f"of pictures and scale {given} is given, expected one of them (pictures for 'random').")
+    if pictures is not None:
+        check.image(pictures, "pictures")
+    teacher = Teacher(*_network(kind, pictures, source, seed), enlarge)
+    if pictures is not None:
+        return teacher.calibrate(pictures)
+    teacher.scale.fill_(check.number(scale, "scale", 0))
+    return teacher
+
+
+def _network(kind: str, pictures, source, seed: int) -> tuple[nn.Module, str]:
+    """A teacher's network, and the layer where it is cut."""
     if kind == "tresnet":
         from workbench.methods.spl.tresnet import load_tresnet
 
@@ -80,14 +104,14 @@ def make_teacher(kind: str, pictures: torch.Tensor, *, source=None, enlarge: int
                 "the weights of TResNet-L are not bundled. Get the ASL model for Open Images (MTL_OpenImages, "
                 "TResNet-L) from its authors' page and give the file as source=."
             )
-        return Teacher(load_tresnet(source), "layer2", enlarge).calibrate(pictures)
+        return load_tresnet(source), "layer2"
     if kind == "detector":
         from workbench.methods.spl.detector import load_detector
 
-        return Teacher(load_detector(source or "tiny-detector").trunk, LAYER, enlarge).calibrate(pictures)
+        return load_detector(source or "tiny-detector").trunk, LAYER
     if kind == "random":
-        return Teacher(_untrained(pictures, seed), LAYER, enlarge).calibrate(pictures)
-    return Teacher(load_classifier(source or "tiny-classifier"), LAYER, enlarge).calibrate(pictures)
+        return _untrained(pictures, seed), LAYER
+    return load_classifier(source or "tiny-classifier"), LAYER
 
 
 def _untrained(pictures: torch.Tensor, seed: int) -> Classifier:

@@ -85,13 +85,13 @@ class Distilling(nn.Module):
             )
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Losses for image (B, 3, H, W) in [0, 1], mask (B, 1, H, W) and the numbers prior_weight and alone.
+        """Losses for image (B, 3, H, W) in [0, 1], mask (B, 1, H, W) and prior_weight, a number.
 
-        ``per_sample`` (B,) is each item's image loss. Where ``alone`` is 1 nothing is painted, and only the prior's
-        loss is told.
+        ``per_sample`` (B,) is each item's image loss. Where the batch says that the learner is ``alone``, 1, nothing is
+        painted, and only the prior's loss is told.
         """
         truth, mask = batch["image"], batch["mask"]
-        if batch["alone"].mean() > 0:
+        if "alone" in batch and batch["alone"].mean() > 0:
             prior = self._prior(self.network.learn(truth, mask)[1].float(), truth, mask)
             others = [p for p in self.parameters() if p.requires_grad]
             return {"loss": prior + 0 * sum(p.sum() for p in others), "prior": prior}  # a gradient for all, as below
@@ -300,7 +300,7 @@ def _build(options, settings, run, accelerator) -> SplTask:
         shown = torch.stack([pictures.draw(generator(settings.seed, 0, i, 3))["image"] for i in range(CALIBRATION)])
         enlarge = 2 if kind == "tresnet" else 1
         teacher = make_teacher(kind, shown, source=options.teacher_weights, enlarge=enlarge, seed=settings.seed)
-        sizes = {"teacher_channels": teacher.channels, "enlarge": enlarge}
+        sizes = {"teacher_channels": teacher.channels, "enlarge": enlarge, "teacher_scale": teacher.scale.item()}
     if options.variant == "concatenation":
         sizes["injection"] = "concatenation"
     objective = Distilling(make_spl(settings.seed, **sizes), teacher, options.adversarial, seed=settings.seed)
