@@ -7,6 +7,7 @@ from tests.labs import (
     answers_attention,
     answers_context_encoder,
     answers_correspondence,
+    answers_diffumatting,
     answers_diffusion,
     answers_neural_patch,
     answers_realfill,
@@ -625,7 +626,7 @@ WRONG = {
 }
 for _room in (
     answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_context_encoder,
-    answers_neural_patch, answers_spl, answers_realfill,
+    answers_neural_patch, answers_spl, answers_realfill, answers_diffumatting,
 ):  # fmt: skip
     RIGHT |= _room.RIGHT
     WRONG |= _room.WRONG
