@@ -14,7 +14,9 @@ FOLDER = Path(wb.__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if path.stem not in ("00_start", "20_your_photos")]
 """Those with exercises; the two others are for use."""
-MANY_EXERCISES = {"04_latent_diffusion": 6, "07_find_the_fault": 6, "15_mimicbrush": 5}
+MANY_EXERCISES = {
+    "04_latent_diffusion": 6, "07_find_the_fault": 6, "13_spl": 5, "15_mimicbrush": 5, "16_diffumatting": 7,
+}  # fmt: skip
 """How many a lesson may have, where it is more than 4: a formula or shape for each part, a diagnosis for each fault."""
 
 

@@ -7,10 +7,12 @@ from tests.labs import (
     answers_attention,
     answers_context_encoder,
     answers_correspondence,
+    answers_diffumatting,
     answers_diffusion,
     answers_mimicbrush,
     answers_neural_patch,
     answers_realfill,
+    answers_spl,
     answers_stepping,
 )
 from workbench import mask as masks
@@ -625,7 +627,7 @@ WRONG = {
 }
 for _room in (
     answers_diffusion, answers_stepping, answers_attention, answers_correspondence, answers_context_encoder,
-    answers_neural_patch, answers_realfill, answers_mimicbrush,
+    answers_neural_patch, answers_spl, answers_realfill, answers_mimicbrush, answers_diffumatting,
 ):  # fmt: skip
     RIGHT |= _room.RIGHT
     WRONG |= _room.WRONG

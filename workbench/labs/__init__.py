@@ -12,7 +12,7 @@ from workbench import check as checks
 
 _ROOMS = (
     "conventions", "masks", "metrics", "patchmatch", "diffusion", "world", "stepping", "diagnoses", "training",
-    "attention", "correspondence", "context_encoder", "neural_patch", "realfill", "mimicbrush",
+    "attention", "correspondence", "context_encoder", "neural_patch", "spl", "realfill", "mimicbrush", "diffumatting",
 )  # fmt: skip
 """The modules of this package that hold exercises, in teaching order."""
 

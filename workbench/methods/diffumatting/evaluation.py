@@ -114,7 +114,9 @@ def _difference(image: torch.Tensor, alpha: torch.Tensor, wanted: np.ndarray) ->
 
 
 def autoencoder_floor(vae, size: tuple[int, int] = (128, 128), screen=GREEN) -> ColourDifference:
-    """What the autoencoder makes of a picture of nothing but the screen: no latent diffusion model does better.
+    """What the autoencoder makes of a picture of nothing but the screen: what a denoiser that learns from it is shown.
+
+    No bound: guidance exaggerates, and the decoder can show more than it is asked for by its own encoder.
 
     Args:
         vae: of the pipeline.

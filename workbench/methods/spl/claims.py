@@ -15,14 +15,13 @@ from torch.nn import functional as F
 from workbench import check, metrics
 from workbench import mask as masks
 from workbench.claims import Claim
-from workbench.diffusion.classifier import load_classifier
 from workbench.diffusion.export import how_trained
 from workbench.lenses import trials
 from workbench.mask import RATIO_BINS
 from workbench.methods.spl.loading import load_spl
 from workbench.methods.spl.networks import SplGenerator, complete, whitened
 from workbench.methods.spl.pairs import KINDS, fixed_hole, held_out_views, render_held_out
-from workbench.methods.spl.teachers import Teacher
+from workbench.methods.spl.teachers import Teacher, make_teacher
 
 RUNS = {
     "full": "--variant full",
@@ -180,8 +179,8 @@ def labels_beat_boxes() -> dict:
 
 @functools.cache
 def teacher() -> Teacher:
-    """Who taught, calibrated on the held-out views."""
-    return Teacher(load_classifier()).calibrate(pictures()[:BATCH])
+    """Who taught, with the scale that the first seed's learner knew; those of other seeds differ by their draws."""
+    return make_teacher("classifier", scale=trained("full", seeds_of("full")[0]).config.teacher_scale)
 
 
 @torch.no_grad()
