@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from workbench.labs import Exercise, Mistake, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 VERDICTS = ("too different", "kept", "too similar")
 
@@ -146,7 +146,7 @@ def _test_hide_cells(answer) -> None:
         points = torch.cat([middles[0] - 0.3, middles[0], middles[0] + 0.4, middles[1]])
         counts = 3 * full.int() + lone.int()
         given = points.clone(), luck.clone()
-        got = _tensor(call(answer, given[0], size, given[1]), "a mask")
+        got = expect_tensor(call(answer, given[0], size, given[1]), "a mask (1, 1, H, W)")
         expect(
             torch.equal(given[0], points) and torch.equal(given[1], luck),
             "You change the points or the luck you were given: work on copies.",
@@ -249,7 +249,7 @@ def _test_look_at_both(answer) -> None:
     k_r, v_r = (1.5 * torch.randn(heads, m, d, generator=generator) for _ in range(2))
     originals = (q, k, v, k_r, v_r)
     given = [x.clone() for x in originals]
-    got = _tensor(call(answer, *given), "(heads, n, d)")
+    got = expect_tensor(call(answer, *given), "a tensor (heads, n, d)")
     expect(all(map(torch.equal, given, originals)), "You change what you were given: work on copies.")
     shape = tuple(got.shape)
     expect(
@@ -269,7 +269,7 @@ def _test_look_at_both(answer) -> None:
         f"Your numbers begin with {got.flatten()[0]:.4g}, expected {right.flatten()[0]:.4g}: one softmax over all "
         f"{n} + {m} keys.",
     )
-    got = _tensor(call(answer, 12 * q, 12 * k, v, 12 * k_r, v_r), "(heads, n, d)")
+    got = expect_tensor(call(answer, 12 * q, 12 * k, v, 12 * k_r, v_r), "a tensor (heads, n, d)")
     expect(
         bool(got.isfinite().all()),
         "You get numbers that are not finite where logits are large: exp overflows, torch.softmax does not.",
@@ -332,7 +332,7 @@ def _test_drop_depth(answer) -> None:
         depth = 0.1 + 0.9 * torch.rand(5, 1, 6, 9, generator=generator)
         luck = torch.tensor([0.2, 0.7, 0.4, 0.05, 0.9])
         given = depth.clone(), luck.clone()
-        got = _tensor(call(answer, *given, p), "a tensor (B, 1, H, W)")
+        got = expect_tensor(call(answer, *given, p), "a tensor (B, 1, H, W)")
         expect(
             torch.equal(given[0], depth) and torch.equal(given[1], luck),
             "You write zeros into the maps you were given: the next epoch needs them. Work on a copy.",
@@ -417,7 +417,7 @@ def _test_guided_noise(answer) -> None:
     for scale in (5.0, 2.0):
         calls.clear()
         sent = {name: value.clone() for name, value in given.items()}
-        got = _tensor(call(answer, predict, *sent.values(), bank, scale), "the guided noise")
+        got = expect_tensor(call(answer, predict, *sent.values(), bank, scale), "a tensor, the guided noise")
         expect(all(torch.equal(sent[n], given[n]) for n in given), "You change what you were given: work on copies.")
         expect(bool(calls), "You never call predict.")
         expect(len(calls) > 1, "You call predict once: guidance compares a prediction with one without the reference.")
@@ -510,12 +510,6 @@ EXERCISES = (
     Exercise("mimicbrush.drop_depth", drop_depth, _test_drop_depth),
     Exercise("mimicbrush.guided_noise", guided_noise, _test_guided_noise),
 )
-
-
-def _tensor(got, wanted: str) -> torch.Tensor:
-    if not isinstance(got, torch.Tensor):
-        raise Mistake(f"You return a {type(got).__name__}, expected {wanted}, a tensor.")
-    return got
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
