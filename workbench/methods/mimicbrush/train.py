@@ -21,6 +21,7 @@ from workbench.diffusion.train import add_arguments, carry_out, read_pictures
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator
 from workbench.methods.mimicbrush.attention import READINGS
+from workbench.methods.mimicbrush.augment import AUGMENTATIONS
 from workbench.methods.mimicbrush.encoding import build_cache, encode_pairs, read_cache
 from workbench.methods.mimicbrush.loading import LEARNT_FILE, NAME, grow_mimicbrush
 from workbench.methods.mimicbrush.model import MimicBrush
@@ -233,9 +234,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--train-reference", action="store_true", help="the reference U-Net learns too, and is stored")
     parser.add_argument("--pairs", type=int, default=8000, help="pairs encoded beforehand (8000)")
+    parser.add_argument("--cache", type=Path, help="their folder; trainings may share one (pairs, in that of the run)")
     parser.add_argument("--video-share", type=float, default=VIDEO_SHARE, help="share of frame pairs (0.7)")
     parser.add_argument("--band", type=float, nargs=2, default=BAND, help="SSIM of the frames that are learnt from")
     parser.add_argument("--strength", type=float, default=1.0, help="of the reference's augmentation (1)")
+    parser.add_argument("--changes", nargs="*", choices=AUGMENTATIONS, default=AUGMENTATIONS, help="of them (all)")
     parser.add_argument("--guide", choices=("keypoints", "sift", "none"), default="keypoints", help="of grid masks")
     add_arguments(parser, photos="0.3 of the stills")
     return parser
@@ -254,7 +257,7 @@ def _build(options, settings, run, accelerator) -> MimicTask:
     model = grow_mimicbrush(**names, reading=options.reading, seed=settings.seed).to(accelerator.device)
     pairs = _pairs(pictures, options.video_share, options)
     part = (accelerator.process_index, accelerator.num_processes)
-    cache = build_cache(model, pairs, run / "pairs", options.pairs, settings.seed, part)
+    cache = build_cache(model, pairs, options.cache or run / "pairs", options.pairs, settings.seed, part)
     accelerator.wait_for_everyone()
     with_films = len(RenderedFilms(unseen)) > 0
     validation = _pairs(unseen, 1.0 if with_films else 0.0, options)
@@ -263,8 +266,8 @@ def _build(options, settings, run, accelerator) -> MimicTask:
 
 
 def _pairs(pictures: TrainingPictures, video_share: float, options) -> Pairs:
-    return Pairs(RenderedFilms(pictures), pictures, video_share, tuple(options.band), strength=options.strength,
-                 guide=options.guide)  # fmt: skip
+    return Pairs(RenderedFilms(pictures), pictures, video_share, tuple(options.band), options.changes,
+                 options.strength, options.guide)  # fmt: skip
 
 
 if __name__ == "__main__":
