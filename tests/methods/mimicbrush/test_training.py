@@ -84,7 +84,7 @@ def test_a_batch_depends_on_its_numbers_only(make_task):
     numbers = [[7, 2, item] for item in range(5)]
     whole, part = task.batch(numbers), task.batch(numbers[3:])
     assert all(torch.equal(part[name], whole[name][3:]) for name in whole)
-    assert set(whole) == {"latents", "background", "reference", "mask", "states", "depth", "present", "t", "noise"}
+    assert set(whole) == {*task.encoded, "present", "t", "noise"}
     assert whole["noise"].shape == whole["latents"].shape == (5, 4, 32, 32)
 
 
