@@ -34,7 +34,7 @@ def write_films(folder, scenes=3, views=VIEWS, seed=0):
         "things": np.array(["plaid floor\nred ball"] * count),
         "caption": np.array(["a photo of a room with a ball"] * count),
         "seed": np.repeat(np.arange(scenes), views),
-        "camera": np.zeros((count, 7)),
+        "camera": np.tile([0.0, -3, 1, 0, 0, 1, 50], (count, 1)),
     }
     np.savez_compressed(folder / "clip-00000000.npz", **arrays)
     return folder

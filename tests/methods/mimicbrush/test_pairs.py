@@ -59,11 +59,12 @@ def test_films_cut_the_same_part_of_both_frames():
     film = torch.cat([smooth(30, 50), smooth(30, 50) * 0.5])
     rng = np.random.default_rng(0)
     for _ in range(4):
-        a, b = Films([film], size=32).draw(rng)
+        a, b, there = Films([film], size=32).draw(rng)
+        assert there is None
         assert a.shape == (1, 3, 32, 32)
         ratio = b.mean() / a.mean()
         assert min(abs(ratio - 0.5), abs(ratio - 2)) < 0.01
-    a, b = Films([film]).draw(rng)
+    a, b, _ = Films([film]).draw(rng)
     assert a.shape == b.shape == (1, 3, 30, 50)
 
 
@@ -74,7 +75,7 @@ def test_rendered_films_never_mix_scenes(films_folder):
     rows = [pictures.row(k)["image"] for k in range(len(pictures))]
     rng, seen = np.random.default_rng(0), set()
     for _ in range(20):
-        places = [next(k for k, row in enumerate(rows) if torch.equal(row, frame[0])) for frame in films.draw(rng)]
+        places = [next(k for k, row in enumerate(rows) if torch.equal(row, frame[0])) for frame in films.draw(rng)[:2]]
         assert places[0] != places[1]
         assert places[0] // 4 == places[1] // 4
         seen.add(places[0] // 4)

@@ -16,6 +16,7 @@ from workbench.diffusion.training import Settings, Trainer, read_log
 from workbench.diffusion.training_data import TrainingPictures, generator
 from workbench.methods.mimicbrush import Pairs, encode_pairs, grow_mimicbrush, load_mimicbrush
 from workbench.methods.mimicbrush import train as training
+from workbench.methods.mimicbrush.augment import AUGMENTATIONS
 from workbench.methods.mimicbrush.encoding import build_cache, read_cache
 from workbench.methods.mimicbrush.pairs import RenderedFilms
 from workbench.methods.mimicbrush.sampling import sample
@@ -83,7 +84,7 @@ def test_a_batch_depends_on_its_numbers_only(make_task):
     numbers = [[7, 2, item] for item in range(5)]
     whole, part = task.batch(numbers), task.batch(numbers[3:])
     assert all(torch.equal(part[name], whole[name][3:]) for name in whole)
-    assert set(whole) == {"latents", "background", "reference", "mask", "states", "depth", "present", "t", "noise"}
+    assert set(whole) == {*task.encoded, "present", "t", "noise"}
     assert whole["noise"].shape == whole["latents"].shape == (5, 4, 32, 32)
 
 
@@ -205,7 +206,10 @@ def test_a_training_run_goes_back_and_forward_to_the_bit_and_branches(make_task)
 # The command line
 
 
-@pytest.mark.parametrize("extra", [[], ["--reading", "released", "--train-reference", "--part", "all"]])
+_OTHERWISE = ["--reading", "released", "--train-reference", "--part", "all", "--changes", "flip"]
+
+
+@pytest.mark.parametrize("extra", [[], _OTHERWISE])
 @pytest.mark.long
 def test_the_command_line_trains_measures_and_exports(extra, films_folder, untrained_models, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SHOWN", 1)
@@ -241,8 +245,13 @@ def test_the_command_line_trains_measures_and_exports(extra, films_folder, untra
         (folder / "checksums.json").unlink()
         with pytest.raises(check.NotAvailable, match="was trained with another tiny-inpaint than the one here"):
             load_mimicbrush(folder)
+    plan = json.loads((tmp_path / "run" / "pairs" / "plan.json").read_text())
+    assert plan["augmentations"] == (["flip"] if extra else list(AUGMENTATIONS))
     with pytest.raises(SystemExit, match="holds pairs made with another count"):
         training.main([*command, "--pairs", "4"])
+    training.main([*command, "--pairs", "4", "--cache", str(tmp_path / "others"), "--steps", "3"])  # goes on with them
+    assert "3 updates of 2 pictures" in (folder / "README.md").read_text()
+    assert len(read_cache(tmp_path / "others")["latents"]) == 4
 
 
 def test_tasks_that_are_refused(make_task, pairs, encoded, films_folder, tmp_path):

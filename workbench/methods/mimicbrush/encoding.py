@@ -30,8 +30,9 @@ def encode_pairs(model: MimicBrush, pairs: Iterable[Pair], batch_size: int = 16)
         batch_size: encoded at once.
 
     Returns:
-        latents, background, reference (N, 4, h, w), mask (N, 1, h, w), states (N, n, C), depth (N, 1, H, W), in half
-        precision on the CPU. Depth is that of the whole source.
+        latents, background, reference (N, 4, h, w), mask (N, 1, h, w), states (N, n, C), depth (N, 1, H, W), there
+        (N, 2, h, w), in half precision on the CPU. Depth is that of the whole source; there, as `Pair` has it, is -1
+        where nothing is known.
 
     Example:
         >>> encode_pairs(model, [pairs.draw(generator(0, k)) for k in range(8)])["latents"].shape
@@ -54,10 +55,18 @@ def encode_pairs(model: MimicBrush, pairs: Iterable[Pair], batch_size: int = 16)
             "mask": masks.to_latent(mask, "nearest", model.factor),
             "states": model.image_encoder(reference),
             "depth": model.depth(source),
+            "there": torch.cat([_there(pair, model.factor) for pair in part]),
         }
         for name, value in encoded.items():
             found.setdefault(name, []).append(value.half().cpu().contiguous())
     return {name: torch.cat(values) for name, values in found.items()}
+
+
+def _there(pair: Pair, factor: int) -> torch.Tensor:
+    """(1, 2, h, w): `Pair.there` in the middles of the latent cells, -1 where nothing is known."""
+    if pair.there is None:
+        return torch.full((1, 2, *(n // factor for n in pair.source.shape[-2:])), -1.0)
+    return pair.there[..., factor // 2 :: factor, factor // 2 :: factor].nan_to_num(nan=-1.0)
 
 
 def build_cache(
@@ -111,6 +120,7 @@ def _plan(model: MimicBrush, pairs: Pairs, count: int, seed: int) -> dict:
     films = getattr(pairs.films, "sets", None)
     sets = [*(films or []), *(pairs.stills.sets if pairs.stills is not None else [])]
     return {
+        "version": 2,
         "networks": digest_of(model.vae, model.image_encoder, model.depth),
         "count": count,
         "seed": seed,

@@ -16,6 +16,8 @@ from workbench.image import resize
 from workbench.lenses.correspondence import match
 from workbench.methods.mimicbrush.augment import AUGMENTATIONS, augment
 from workbench.methods.mimicbrush.masks import box_mask, find_segments, grid_mask, keypoints, segment_mask
+from workbench.methods.mimicbrush.pointing import seen_again, shares_of
+from workbench.world.geometry import pixel_grid
 
 BAND = (0.45, 0.92)
 """SSIM of the frames that are learnt from. Of 192 pairs of the benchmark's clips 6 % lie below and 10 % above; half of
@@ -43,6 +45,8 @@ class Pair:
         ssim: of the frames, before the reference was changed; 1 for stills.
         told: how the reference was changed.
         points: (N, 2), where the source matches the reference, as far as the mask needed to know.
+        there: (1, 2, H, W), (x, y) of each pixel in the reference as shares of its sides; NaN where it is not seen.
+            None: nobody knows, as with films that were not rendered.
     """
 
     source: torch.Tensor = field(repr=False)
@@ -52,6 +56,7 @@ class Pair:
     ssim: float
     told: str
     points: torch.Tensor | None = field(default=None, repr=False)
+    there: torch.Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -137,17 +142,18 @@ class Films:
     def __len__(self) -> int:
         return len(self.films)
 
-    def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """Two frames of one film, the same part of both: (1, 3, H, W) each."""
+    def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """Two frames of one film, the same part of both: (1, 3, H, W) each. Nobody knows what is where: None."""
         film = self.films[int(rng.integers(len(self.films)))]
         a, b = rng.choice(len(film), 2, replace=False)
         frames = [film[k : k + 1] for k in (a, b)]
         if self.size is None:
-            return tuple(frames)
+            return *frames, None
         height, width = film.shape[-2:]
         side = min(height, width)
         y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        return tuple(resize(f[..., y : y + side, x : x + side], (self.size, self.size)) for f in frames)
+        a, b = (resize(f[..., y : y + side, x : x + side], (self.size, self.size)) for f in frames)
+        return a, b, None
 
 
 class RenderedFilms:
@@ -163,14 +169,15 @@ class RenderedFilms:
     def __len__(self) -> int:
         return sum(len(s) // s.plan["views"] for s in self.sets)
 
-    def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """Two views of one scene: (1, 3, H, W) each."""
+    def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Two views of one scene, (1, 3, H, W) each, and where the first's pixels are in the second: `seen_again`."""
         scenes = [len(s) // s.plan["views"] for s in self.sets]
         number = int(rng.integers(sum(scenes)))
         k = int(np.searchsorted(np.cumsum(scenes), number, side="right"))
         first = (number - sum(scenes[:k])) * self.sets[k].plan["views"]
         a, b = rng.choice(self.sets[k].plan["views"], 2, replace=False)
-        return tuple(self.sets[k][first + int(i)]["image"][None] for i in (a, b))
+        a, b = (self.sets[k][first + int(i)] for i in (a, b))
+        return a["image"][None], b["image"][None], seen_again(a, b)
 
 
 class Pairs:
@@ -222,13 +229,14 @@ class Pairs:
     def video(self, rng: np.random.Generator) -> Pair:
         """Two frames; the hole is a grid or a box."""
         for _ in range(TRIES):
-            source, other = self.films.draw(rng)
+            source, other, points = self.films.draw(rng)
             value, verdict = judge(source, other, self.band)
             if verdict == "kept":
                 break
         changed = augment(other, rng, self.augmentations, self.strength * STRENGTHS["video"])
+        there = None if points is None else shares_of(points, changed)
         mask, points = self._mask(source, changed.image, rng)
-        return Pair(source, mask, changed.image, "video", value, changed.told, points)
+        return Pair(source, mask, changed.image, "video", value, changed.told, points, there)
 
     def still(self, rng: np.random.Generator) -> Pair:
         """A picture and a version of it; the hole is a segment where there is one, else a grid or a box."""
@@ -240,7 +248,8 @@ class Pairs:
             mask = segment_mask(drawn["ids"] if "ids" in drawn else find_segments(source), rng)
         if mask is None:
             mask, points = self._mask(source, changed.image, rng)
-        return Pair(source, mask, changed.image, "still", 1.0, changed.told, points)
+        there = shares_of(torch.from_numpy(pixel_grid(source.shape[-2:])), changed)
+        return Pair(source, mask, changed.image, "still", 1.0, changed.told, points, there.float())
 
     def _mask(self, source: torch.Tensor, reference: torch.Tensor, rng) -> tuple[torch.Tensor, torch.Tensor | None]:
         size = tuple(source.shape[-2:])

@@ -1,7 +1,7 @@
 """Trains MimicBrush: python -m workbench.methods.mimicbrush.train --data out/clips out/rooms --validation ... --help.
 
-loss = mean w(t) |y - y_theta(z_t, t, mask, background, depth, tokens, reference)|^2, y the noise or v, as the models it
-grows from have it; w as in `diffusion.prediction.level_weight`.
+loss = mean w(t) |y - y_theta(z_t, t, mask, background, depth, tokens, reference)|^2 [+ p pointing], y the noise or v,
+as the models it grows from have it; w as in `diffusion.prediction.level_weight`; pointing as in `pointing`.
 """
 
 import argparse
@@ -21,11 +21,13 @@ from workbench.diffusion.train import add_arguments, carry_out, read_pictures
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator
 from workbench.methods.mimicbrush.attention import READINGS
+from workbench.methods.mimicbrush.augment import AUGMENTATIONS
 from workbench.methods.mimicbrush.encoding import build_cache, encode_pairs, read_cache
 from workbench.methods.mimicbrush.loading import LEARNT_FILE, NAME, grow_mimicbrush
 from workbench.methods.mimicbrush.model import MimicBrush
 from workbench.methods.mimicbrush.networks import LEARNT
 from workbench.methods.mimicbrush.pairs import BAND, VIDEO_SHARE, Pair, Pairs, RenderedFilms
+from workbench.methods.mimicbrush.pointing import asking, pointing_loss
 from workbench.methods.mimicbrush.sampling import sample
 
 DEPTH_DROPOUT = 0.5
@@ -50,17 +52,22 @@ class Imitation(nn.Module):
         model: its imitator is trained; the rest is left alone.
         part: of the imitative U-Net, see `networks.LEARNT`.
         train_reference: whether the reference U-Net learns too, as in the paper; it is then stored along.
+        pointing: weight of the term by which attention learns where to look; 0 as in the paper.
     """
 
-    def __init__(self, model: MimicBrush, part: str = "attention", train_reference: bool = False):
+    def __init__(
+        self, model: MimicBrush, part: str = "attention", train_reference: bool = False, pointing: float = 0.0
+    ):
         super().__init__()
+        self.pointing = check.number(pointing, "pointing", 0)
         self.imitator = model.imitator.trains(part, train_reference)
         self.scheduler = make_scheduler(training=True, prediction=model.scheduler.config.prediction_type)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Losses for what `MimicTask.batch` gives.
 
-        Beside "loss" and "error", to look at: "per_sample" (B,) and "per_cell" (B, h, w), whose means are the loss.
+        Beside "loss" and "error", to look at: "per_sample" (B,) and "per_cell" (B, h, w), whose means are the loss
+        without "pointing", which is there where its weight is above 0.
         """
         t, noise = batch["t"], batch["noise"]
         noisy = self.scheduler.add_noise(batch["latents"], noise, t)  # (B, 4, h, w)
@@ -68,10 +75,16 @@ class Imitation(nn.Module):
         depth = self.imitator.depth_latents(batch["depth"])  # (B, 4, h, w)
         bank = self.imitator.read(batch["reference"], t, tokens)
         given = (noisy, t, batch["mask"], batch["background"], depth, tokens, bank, batch["present"])
-        square = (self.imitator(*given).float() - wanted(self.scheduler, batch["latents"], noise, t)).square()
+        with asking(self.imitator.unet) as queries:
+            square = (self.imitator(*given).float() - wanted(self.scheduler, batch["latents"], noise, t)).square()
         each, weight = square.mean((1, 2, 3)), level_weight(self.scheduler, t, floor=SNR_FLOOR)  # (B,)
         looks = {"per_sample": (weight * each).detach(), "per_cell": weight.view(-1, 1, 1) * square.detach().mean(1)}
-        return {"loss": (weight * each).mean(), "error": noise_error(self.scheduler, each, t).mean(), **looks}
+        losses = {"loss": (weight * each).mean(), "error": noise_error(self.scheduler, each, t).mean(), **looks}
+        if self.pointing > 0:
+            there = torch.where(batch["present"].view(-1, 1, 1, 1) > 0, batch["there"], -1.0)
+            losses["pointing"] = pointing_loss(self.imitator, bank, queries, there, noisy.shape[-2:])
+            losses["loss"] = losses["loss"] + self.pointing * losses["pointing"]
+        return losses
 
 
 class MimicTask(ModelTask):
@@ -82,7 +95,7 @@ class MimicTask(ModelTask):
         encoded: pairs to learn from, of `encode_pairs` or `read_cache`.
         held: pairs of unseen films to measure with; they stay pictures.
         depth_dropout, reference_dropout: shares of items without.
-        part, train_reference: see `Imitation`.
+        part, train_reference, pointing: see `Imitation`.
 
     Raises:
         ValueError: pairs that do not go with the model, or a share that is none.
@@ -108,6 +121,7 @@ class MimicTask(ModelTask):
         reference_dropout: float = REFERENCE_DROPOUT,
         part: str = "attention",
         train_reference: bool = False,
+        pointing: float = 0.0,
     ):
         self.model, self.encoded, self.held = model, encoded, list(held)
         self.depth_dropout = check.number(depth_dropout, "depth_dropout", 0, 1)
@@ -117,7 +131,7 @@ class MimicTask(ModelTask):
             raise ValueError(f"the pairs' states have {width} channels, expected {model.config.image_width}.")
         if not self.held:
             raise ValueError("held is empty, expected pairs of unseen films to measure with.")
-        self.objective = Imitation(model, part, train_reference)
+        self.objective = Imitation(model, part, train_reference, pointing)
         self.about = (
             f"MimicBrush at {SIZE} x {SIZE}, shared attention as in the {model.config.reading} reading; goes with "
             f"{model.config.base}, {model.config.image_encoder} and {model.config.depth}. Measured on pairs of unseen "
@@ -140,7 +154,7 @@ class MimicTask(ModelTask):
         return other
 
     def batch(self, numbers):
-        """latents, noise, background, reference (B, 4, h, w), mask, states, depth, t (B,), present (B,)."""
+        """latents, noise, background, reference (B, 4, h, w), mask, states, depth, there, t (B,), present (B,)."""
         items = [self._item(generator(*number)) for number in numbers]
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
@@ -231,11 +245,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--part", choices=LEARNT, default="attention", help="of the imitative U-Net that learns, and is stored"
     )
+    parser.add_argument("--pointing", type=float, default=0.0, help="weight of known correspondences (0, as published)")
     parser.add_argument("--train-reference", action="store_true", help="the reference U-Net learns too, and is stored")
     parser.add_argument("--pairs", type=int, default=8000, help="pairs encoded beforehand (8000)")
+    parser.add_argument("--cache", type=Path, help="their folder; trainings may share one (pairs, in that of the run)")
     parser.add_argument("--video-share", type=float, default=VIDEO_SHARE, help="share of frame pairs (0.7)")
     parser.add_argument("--band", type=float, nargs=2, default=BAND, help="SSIM of the frames that are learnt from")
     parser.add_argument("--strength", type=float, default=1.0, help="of the reference's augmentation (1)")
+    parser.add_argument("--changes", nargs="*", choices=AUGMENTATIONS, default=AUGMENTATIONS, help="of them (all)")
     parser.add_argument("--guide", choices=("keypoints", "sift", "none"), default="keypoints", help="of grid masks")
     add_arguments(parser, photos="0.3 of the stills")
     return parser
@@ -254,17 +271,18 @@ def _build(options, settings, run, accelerator) -> MimicTask:
     model = grow_mimicbrush(**names, reading=options.reading, seed=settings.seed).to(accelerator.device)
     pairs = _pairs(pictures, options.video_share, options)
     part = (accelerator.process_index, accelerator.num_processes)
-    cache = build_cache(model, pairs, run / "pairs", options.pairs, settings.seed, part)
+    cache = build_cache(model, pairs, options.cache or run / "pairs", options.pairs, settings.seed, part)
     accelerator.wait_for_everyone()
     with_films = len(RenderedFilms(unseen)) > 0
     validation = _pairs(unseen, 1.0 if with_films else 0.0, options)
     held = [validation.draw(generator(9, k)) for k in range(HELD)]
-    return MimicTask(model, read_cache(cache), held, part=options.part, train_reference=options.train_reference)
+    told = {"part": options.part, "train_reference": options.train_reference, "pointing": options.pointing}
+    return MimicTask(model, read_cache(cache), held, **told)
 
 
 def _pairs(pictures: TrainingPictures, video_share: float, options) -> Pairs:
-    return Pairs(RenderedFilms(pictures), pictures, video_share, tuple(options.band), strength=options.strength,
-                 guide=options.guide)  # fmt: skip
+    return Pairs(RenderedFilms(pictures), pictures, video_share, tuple(options.band), options.changes,
+                 options.strength, options.guide)  # fmt: skip
 
 
 if __name__ == "__main__":
