@@ -29,9 +29,10 @@ class Picture(Figure):
     def encode(self) -> tuple[str, bytes]:
         """The figure as (MIME type, bytes): PNG, or JPEG of high quality where PNG would bloat the notebook."""
         png = self._save("png")
-        if len(png) <= 40_000:
+        if len(png) <= 20_000:
             return "image/png", png
-        return "image/jpeg", self._save("jpeg", pil_kwargs={"quality": 85, "subsampling": 0})
+        jpeg = self._save("jpeg", pil_kwargs={"quality": 85, "subsampling": 0})
+        return ("image/jpeg", jpeg) if len(jpeg) < len(png) else ("image/png", png)
 
     def pixels(self) -> torch.Tensor:
         """The figure drawn once, no more: (1, 3, H, W) in [0, 1]. `encode` draws it several times to trim its edges."""

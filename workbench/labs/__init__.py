@@ -8,6 +8,8 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from workbench import check as checks
 
 _ROOMS = (
@@ -91,6 +93,12 @@ def expect(condition: bool, message: str) -> None:
     """Raises `Mistake` with this message unless the condition holds."""
     if not condition:
         raise Mistake(message)
+
+
+def expect_tensor(got, wanted: str = "a tensor"):
+    """What was returned, or a `Mistake` where it is no tensor; ``wanted`` says which: "a tensor (B, C, h, w)"."""
+    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected {wanted}.")
+    return got
 
 
 def _exercises() -> dict[str, Exercise]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from workbench.labs import Exercise, Mistake, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def attention_row(q: torch.Tensor, k: torch.Tensor, place: int) -> torch.Tensor:
@@ -30,7 +30,7 @@ def _test_row(answer) -> None:
     heads, n, m, d, place = 2, 5, 7, 9, 3
     q, k = (2 * torch.randn(heads, count, d, generator=generator) for count in (n, m))
     given = q.clone(), k.clone()
-    got = _tensor(call(answer, *given, place))
+    got = expect_tensor(call(answer, *given, place))
     expect(
         torch.equal(given[0], q) and torch.equal(given[1], k), "You change the q or k you were given: work on copies."
     )
@@ -71,7 +71,7 @@ def _test_row(answer) -> None:
         f"You get rows that sum to {got.sum(-1)[0]:.3g} and begin with {got[0, 0]:.4g}, expected 1 and "
         f"{scaled.softmax(-1)[0, 0]:.4g}.",
     )
-    got = _tensor(call(answer, 12 * q, 12 * k, place))
+    got = expect_tensor(call(answer, 12 * q, 12 * k, place))
     expect(
         bool(got.isfinite().all()),
         "You get numbers that are not finite where logits are large: exp overflows. Take the maximum away first, or "
@@ -101,7 +101,7 @@ def _test_aggregate(answer) -> None:
     shapes, size = ((2, 4, 6), (6, 2, 3)), (16, 24)
     maps = [0.4 * torch.rand(shape, generator=generator) ** 2 for shape in shapes]
     given = [layer.clone() for layer in maps]
-    got = _tensor(call(answer, given, size))
+    got = expect_tensor(call(answer, given, size))
     expect(all(map(torch.equal, given, maps)), "You change the maps you were given: work on copies.")
     expect(
         got.shape != size[::-1],
@@ -336,12 +336,6 @@ EXERCISES = (
     Exercise("attention.columns", token_columns, _test_columns),
     Exercise("attention.iou", map_iou, _test_iou),
 )
-
-
-def _tensor(got) -> torch.Tensor:
-    if not isinstance(got, torch.Tensor):
-        raise Mistake(f"You return a {type(got).__name__}, expected a tensor.")
-    return got
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:

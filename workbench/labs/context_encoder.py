@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from workbench import mask as masks
 from workbench.image import resize
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def channel_wise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ def _test_channel_wise(answer) -> None:
         weight = torch.randn(shape[1], cells, cells, generator=generator)
         bias = torch.randn(shape[1], cells, generator=generator)
         got = call(answer, x.clone(), weight.clone(), bias.clone())
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor (B, C, h, w).")
+        expect_tensor(got, "a tensor (B, C, h, w)")
         expect(
             tuple(got.shape) == shape,
             f"You return shape {tuple(got.shape)}, expected that of x, {shape}: cells back in their rows.",
@@ -107,7 +107,7 @@ def _test_joint_loss(answer) -> None:
         fooled = torch.tensor(1.7 + seed)
         leaf = block.clone().requires_grad_()
         got = call(answer, leaf, truth.clone(), fooled.clone(), share, rim, 10.0)
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor of one number.")
+        expect_tensor(got, "a tensor of one number")
         expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected a tensor of one number.")
         expect(
             got.requires_grad,
@@ -280,7 +280,7 @@ def _test_fill_by_square(answer) -> None:
         shown: list[torch.Tensor] = []
         given = image.clone()
         got = call(answer, given, mask.clone(), functools.partial(_ramps, shown=shown))
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a picture (1, 3, H, W).")
+        expect_tensor(got, "a picture (1, 3, H, W)")
         expect(torch.equal(given, image), "You paint into the picture you were given: expected a copy.")
         expect(len(shown) == 1, f"You ask for {len(shown)} predictions, expected one.")
         expect(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def to_image(array: np.ndarray) -> torch.Tensor:
@@ -23,7 +23,7 @@ def _test_to_image(answer) -> None:
     array = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     before = array.copy()
     image = call(answer, array)
-    expect(isinstance(image, torch.Tensor), f"You return a {type(image).__name__}, expected a tensor.")
+    expect_tensor(image)
     expect(
         image.shape != (3, 6, 9), "You return (3, H, W), expected (1, 3, H, W): one picture keeps its batch dimension."
     )
@@ -57,7 +57,7 @@ def _test_crop(answer) -> None:
     image = torch.rand(2, 3, 20, 30, generator=torch.Generator().manual_seed(0))
     before = image.clone()
     part = call(answer, image, (4, 2, 15, 9))
-    expect(isinstance(part, torch.Tensor), f"You return a {type(part).__name__}, expected a tensor.")
+    expect_tensor(part)
     expect(part.ndim == 4, f"You return {part.ndim} dimensions, expected (B, 3, h, w).")
     expect(
         not (part.shape[-2:] == (11, 7) or torch.equal(part, image[..., 4:15, 2:9])),

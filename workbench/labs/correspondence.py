@@ -2,7 +2,7 @@
 
 import torch
 
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def mutual(similarity: torch.Tensor) -> torch.Tensor:
@@ -28,7 +28,7 @@ def _test_mutual(answer) -> None:
         given = similarity.clone()
         got, right = call(answer, given), mutual(similarity)
         told = f"among {rows} rows and {columns} columns"
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor (N, 2) of pairs.")
+        expect_tensor(got, "a tensor (N, 2) of pairs")
         expect(torch.equal(given, similarity), "You change the similarities you were given; work on a copy.")
         expect(
             got.ndim == 2 and got.shape[1] == 2,
@@ -112,7 +112,7 @@ def _test_ratio_test(answer) -> None:
     a, b = _descriptors()
     ratio = 0.8
     got = call(answer, a, b, ratio)
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor (Na,) of bool.")
+    expect_tensor(got, "a tensor (Na,) of bool")
     expect(got.shape != b.shape[:1], "You return one answer for each descriptor of b: those of a are asked.")
     expect(got.shape == a.shape[:1], f"You return shape {tuple(got.shape)}, expected ({len(a)},): one for each of a.")
     expect(got.dtype == torch.bool, f"You return {got.dtype}, expected bool: compare the quotient with the ratio.")

@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from workbench.image import LUMINANCE
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 SOBEL = ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))
 """G_x, before it is divided by 8; G_y is its transpose."""
@@ -47,7 +47,7 @@ def _test_triangulate(answer) -> None:
             grain = 0.02 * torch.randn(shape, generator=generator)
             pair.append((thing * alpha + screen * (1 - alpha) + grain).clamp(0, 1))
         before = [x.clone() for x in pair]
-        got = _tensor(call(answer, *pair, *screens), "alpha, (B, 1, H, W)")
+        got = expect_tensor(call(answer, *pair, *screens), "a tensor: alpha, (B, 1, H, W)")
         same = all(torch.equal(*both) for both in zip(pair, before, strict=True))
         expect(same, "You change the pictures in place: expected them as they were.")
         expect(
@@ -257,7 +257,7 @@ def _test_dice(answer) -> None:
         generator = torch.Generator().manual_seed(seed)
         alpha, truth = (torch.rand(2, *shape, generator=generator) * 1.4 - 0.3).clamp(0, 1)
         leaf = alpha.clone().requires_grad_()
-        got = _tensor(call(answer, leaf, truth.clone()), "one number an item, (B,)")
+        got = expect_tensor(call(answer, leaf, truth.clone()), "a tensor: one number an item, (B,)")
         wanted = dice(alpha, truth)
         a, b = alpha.flatten(1), truth.flatten(1)
         whole = 1 - (2 * (a * b).sum() + 1) / (a.square().sum() + b.square().sum() + 1)
@@ -268,7 +268,9 @@ def _test_dice(answer) -> None:
         for told, other in _other_dice(a, b).items():
             expect(not _alike(got, other), told)
         expect(_alike(got, wanted), "Your numbers differ: expected 1 - (2 sum a a* + 1) / (sum a^2 + sum a*^2 + 1).")
-    nothing = _tensor(call(answer, torch.zeros(1, 1, 4, 6), torch.zeros(1, 1, 4, 6)), "one number an item, (B,)")
+    nothing = expect_tensor(
+        call(answer, torch.zeros(1, 1, 4, 6), torch.zeros(1, 1, 4, 6)), "a tensor: one number an item, (B,)"
+    )
     expect(_alike(nothing, torch.zeros(1)), "Two empty mattes agree: expected 0, by the 1 above and below.")
 
 
@@ -329,7 +331,7 @@ def _test_gsg(answer) -> None:
         asked.append(torch.as_tensor(pixels))
         return few_colours(pixels, k)
 
-    got = _tensor(call(answer, images.clone(), k_means, 5), "one number an item, (B,)")
+    got = expect_tensor(call(answer, images.clone(), k_means, 5), "a tensor: one number an item, (B,)")
     expect(bool(asked), "You never call k_means: expected the clusters' centres, not single pixels or the mean.")
     for pixels in asked:
         expect(
@@ -421,7 +423,7 @@ def _test_clean_plate(answer) -> None:
             return few_colours(pixels, k)
 
         given = image.clone(), alpha.clone()
-        got = _tensor(call(answer, *given, k_means, reach), "the plate, (1, 3, H, W)")
+        got = expect_tensor(call(answer, *given, k_means, reach), "a tensor: the plate, (1, 3, H, W)")
         same = torch.equal(given[0], image) and torch.equal(given[1], alpha)
         expect(same, "You paint into the picture you were given: expected a new one.")
         wanted = clean_plate(image, alpha, few_colours, reach)
@@ -611,13 +613,8 @@ def _other_connectivities(alpha, truth) -> dict[str, float]:
 # What the checks share
 
 
-def _tensor(got, wanted: str) -> torch.Tensor:
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor: {wanted}.")
-    return got
-
-
 def _number(got) -> torch.Tensor:
-    _tensor(got, "one number")
+    expect_tensor(got, "a tensor of one number")
     expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected a tensor of one number.")
     return got
 

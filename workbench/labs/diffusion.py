@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from workbench import mask as masks
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def add_noise(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ def _test_guidance(answer) -> None:
         predicted = _numbers(2, 6, 4, 5, 8)
         before = predicted.clone()
         got = call(answer, predicted, g)
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+        expect_tensor(got)
         expect(
             got.shape != predicted.shape,
             "You return the doubled batch, expected (B, 4, h, w): the two halves become one.",
@@ -202,7 +202,7 @@ def _test_nine_channels(answer) -> None:
         mask = torch.cat([masks.box((6, 10), (2 + k, 1, 6 + k, 4 + k)) for k in range(items)])
         before = latents.clone(), mask.clone(), masked.clone()
         got = call(answer, latents, mask, masked)
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+        expect_tensor(got)
         expect(
             got.ndim == 4 and got.shape[1] == 9,
             f"You return shape {tuple(got.shape)}, expected 9 channels: 4 + 1 + 4, joined along dimension 1.",
@@ -257,7 +257,7 @@ def _test_mask_to_latent(answer) -> None:
     for factor, how in ((4, "nearest"), (4, "any"), (8, "any"), (2, "nearest")):
         given = mask.clone()
         got = call(answer, given, factor, how)
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+        expect_tensor(got)
         cells = (2, 1, size[0] // factor, size[1] // factor)
         expect(
             got.shape == cells, f"For factor {factor} you return shape {tuple(got.shape)}, expected {cells}: (h, w)."
@@ -371,7 +371,7 @@ def _abar() -> torch.Tensor:
 
 
 def _tensor(got, shape) -> None:
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+    expect_tensor(got)
     expect(got.shape == tuple(shape), f"You return shape {tuple(got.shape)}, expected {tuple(shape)}.")
 
 

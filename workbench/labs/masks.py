@@ -3,7 +3,7 @@
 import torch
 
 from workbench import mask as masks
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def random_mask(size: tuple[int, int], seed: int) -> torch.Tensor:
@@ -29,7 +29,7 @@ def _test_random_mask(answer) -> None:
     touched = not torch.equal(torch.random.get_rng_state(), state)
     torch.random.set_rng_state(state)
 
-    expect(isinstance(first, torch.Tensor), f"You return a {type(first).__name__}, expected a tensor.")
+    expect_tensor(first)
     expect(
         first.shape == (1, 1, *size),
         f"For size (100, 200) you return shape {tuple(first.shape)}, expected (1, 1, 100, 200): height comes first.",
@@ -97,7 +97,7 @@ def _test_feathered_composite(answer) -> None:
     mask = torch.cat([masks.box((24, 40), (8, 6, 20, 15)), masks.ellipse((24, 40), (15, 3, 38, 20))])
     before = image.clone(), generated.clone(), mask.clone()
     result = call(answer, image, generated, mask, 4)
-    expect(isinstance(result, torch.Tensor), f"You return a {type(result).__name__}, expected a tensor.")
+    expect_tensor(result)
     expect(
         result.shape == image.shape, f"You return shape {tuple(result.shape)}, expected that of image (2, 3, 24, 40)."
     )

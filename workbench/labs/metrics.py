@@ -5,7 +5,7 @@ import math
 import torch
 
 from workbench import mask as masks
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def hole_psnr(result: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ def _test_hole_psnr(answer) -> None:
     result = truth + noise * (0.3 + mask) * torch.tensor([1.0, 0.4]).view(2, 1, 1, 1)
     values = call(answer, result, truth, mask)
     right = hole_psnr(result, truth, mask)
-    expect(isinstance(values, torch.Tensor), f"You return a {type(values).__name__}, expected a tensor (B,).")
+    expect_tensor(values, "a tensor (B,)")
     squared = (result - truth) ** 2
     joint = (squared * mask).sum() / (3 * mask.sum())
     expect(

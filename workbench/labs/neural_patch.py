@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from workbench.image import resize
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 NEARLY = 0.75
 """A level larger than this share of the finest is left out."""
@@ -98,7 +98,7 @@ def _sum(values: torch.Tensor) -> float:
 
 def _number(got, of: str) -> float:
     """What was returned as a number; it must be a tensor through which ``of`` can be differentiated."""
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor of one number.")
+    expect_tensor(got, "a tensor of one number")
     expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected a tensor of one number.")
     expect(
         got.requires_grad,
@@ -139,7 +139,7 @@ def _test_nearest(answer) -> None:
         cells = torch.zeros(10, 14, dtype=torch.bool)
         cells[y0:y1, x0:x1] = True
         got = call(answer, features.clone(), cells.clone())
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor (H, W).")
+        expect_tensor(got, "a tensor (H, W)")
         expect(got.shape == (10, 14), f"You return shape {tuple(got.shape)}, expected that of hole, (10, 14).")
         expect(
             not got.is_floating_point() and got.dtype is not torch.bool,
@@ -381,7 +381,7 @@ def _record(answer, photo, mask, sides) -> SimpleNamespace:
 
 def _compare_levels(film, right, size: tuple[int, int], sides) -> None:
     got = film.returned
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected the finest level's picture.")
+    expect_tensor(got, "the finest level's picture")
     expect(film.starts != [], "You never call optimise: expected one call a level.")
     levels, expected = ([tuple(t.shape[-2:]) for t in f.starts] for f in (film, right))
     told = f"for sides {sides} of a photograph of {size[0]} x {size[1]}"

@@ -5,7 +5,7 @@ A field ``xy`` holds for every pixel where its best match lies: (1, 2, H, W) int
 
 import torch
 
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def propagate(xy: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
@@ -36,7 +36,7 @@ def _test_propagate(answer) -> None:
     before = xy.clone()
     for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -2)):
         got, right = call(answer, xy, dx, dy), propagate(before, dx, dy)
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+        expect_tensor(got)
         expect(got.shape == xy.shape, f"You return shape {tuple(got.shape)}, expected that of xy, {tuple(xy.shape)}.")
         expect(torch.equal(xy, before), "You change the field you were given; write into a copy.")
         step = torch.tensor([dx, dy]).view(1, 2, 1, 1)
@@ -177,7 +177,7 @@ def _test_vote(answer) -> None:
     weight = 0.1 + torch.rand(1, 1, 9, 13, generator=generator)
     before = source.clone(), xy.clone(), weight.clone()
     got, right = call(answer, source, xy, weight, 5), vote(source, xy, weight, 5)
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+    expect_tensor(got)
     expect(got.shape == right.shape, f"You return shape {tuple(got.shape)}, expected {tuple(right.shape)}.")
     same = all(torch.equal(a, b) for a, b in zip(before, (source, xy, weight), strict=True))
     expect(same, "You change what you were given; work on copies.")

@@ -6,7 +6,7 @@ import math
 import torch
 
 from workbench import mask as masks
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def training_hole(drawn: torch.Tensor, unknown: torch.Tensor, luck: float, dropout: float = 0.1) -> torch.Tensor:
@@ -34,7 +34,7 @@ def _test_training_hole(answer) -> None:
     drawn, unknown = masks.box(size, (4, 3, 22, 12)), masks.box(size, (16, 8, 36, 20))
     before = drawn.clone(), unknown.clone()
     got = call(answer, drawn, unknown, 0.7, 0.1)
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+    expect_tensor(got)
     expect(got.shape == drawn.shape, f"You return shape {tuple(got.shape)}, expected (1, 1, 24, 40).")
     expect(got.dtype == torch.float32, f"Your mask has dtype {got.dtype}, expected torch.float32.")
     same = torch.equal(drawn, before[0]) and torch.equal(unknown, before[1])
@@ -92,7 +92,7 @@ def _test_known_loss(answer) -> None:
     unknown = torch.cat([torch.zeros(1, 1, 24, 32), masks.box((24, 32), (9, 5, 26, 22))])
     unknown = torch.cat([unknown, masks.ellipse((24, 32), (3, 2, 20, 18))])  # the edges cut through cells of 4 x 4
     got = call(answer, predicted.clone(), wanted.clone(), unknown.clone())
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor of one number.")
+    expect_tensor(got, "a tensor of one number")
     expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected the mean over batch, channels and cells.")
     squares = (wanted - predicted).square()
     cells = torch.nn.functional.adaptive_max_pool2d(unknown, (6, 8))
@@ -162,7 +162,7 @@ def _test_lora_output(answer) -> None:
         with torch.no_grad():
             right = layer[0](x)
         got = call(answer, x.clone(), weight.clone(), bias.clone(), a.clone(), b.clone(), lora_alpha)
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+        expect_tensor(got)
         expect(
             got.shape == right.shape,
             f"For x {shape} you return shape {tuple(got.shape)}, expected {tuple(right.shape)}.",

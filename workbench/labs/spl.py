@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 EPSILON = 1e-5
 """Added to variances."""
@@ -183,7 +183,7 @@ def _compare_prior_loss(got: float, guess: torch.Tensor, truth: torch.Tensor, ma
 
 
 def _number(got) -> float:
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor of one number.")
+    expect_tensor(got, "a tensor of one number")
     expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected a tensor of one number.")
     expect(
         got.requires_grad,
@@ -317,7 +317,7 @@ def _test_k_means(answer) -> None:
         feature_map, centres = _clumps(seed)
         before = feature_map.clone(), centres.clone()
         got = call(answer, feature_map, centres, rounds)
-        expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor (h, w).")
+        expect_tensor(got, "a tensor (h, w)")
         expect(got.shape != (12, 9), "You exchange height and width: expected (h, w), rows first.")
         expect(got.shape == (9, 12), f"You return shape {tuple(got.shape)}, expected that of the cells, (9, 12).")
         expect(
@@ -491,7 +491,7 @@ def _told(values: list[float]) -> str:
 
 def _is_map(got, x: torch.Tensor) -> None:
     """Whether an answer is a tensor of x's shape."""
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor (B, C, h, w).")
+    expect_tensor(got, "a tensor (B, C, h, w)")
     expect(got.shape == x.shape, f"You return shape {tuple(got.shape)}, expected that of x, {tuple(x.shape)}.")
 
 

@@ -5,7 +5,7 @@ import statistics
 
 import torch
 
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def is_spike(losses: list[float], ratio: float = 3.0, window: int = 20) -> bool:
@@ -89,7 +89,7 @@ def _test_snr_weighted_loss(answer) -> None:
     table = (1 - betas).cumprod(0)
     errors, t = torch.tensor([0.31, 0.052, 0.8, 0.12, 0.2]), torch.tensor([40, 310, 90, 760, 999])
     got = call(answer, errors.clone(), t.clone(), table.clone(), 5.0)
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor of one number.")
+    expect_tensor(got, "a tensor of one number")
     expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected the mean over the samples.")
     signal = table[t]
     snr = signal / (1 - signal)

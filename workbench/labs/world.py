@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from workbench.labs import Exercise, call, expect
+from workbench.labs import Exercise, call, expect, expect_tensor
 
 
 def unproject(x: float, y: float, depth: float, focal_length: float, size: tuple[int, int]):
@@ -85,7 +85,7 @@ def _test_composite(answer) -> None:
     alpha[..., :3, :], alpha[..., 7:, :] = 0, 1
     before = foreground.clone(), alpha.clone(), background.clone()
     got, right = call(answer, foreground, alpha, background), composite(*before)
-    expect(isinstance(got, torch.Tensor), f"You return a {type(got).__name__}, expected a tensor.")
+    expect_tensor(got)
     expect(got.shape == right.shape, f"You return shape {tuple(got.shape)}, expected {tuple(right.shape)}.")
     same = all(torch.equal(a, b) for a, b in zip(before, (foreground, alpha, background), strict=True))
     expect(same, "You change what you were given; work on copies.")

@@ -34,14 +34,16 @@ from workbench.methods.mimicbrush.model import MimicBrush
 from workbench.world.geometry import Correspondences
 
 _COMMAND = (
-    "python -m workbench.methods.mimicbrush.train --data out/clips out/lit-clips out/rooms --validation out/val-clips"
+    "python -m workbench.methods.mimicbrush.train --validation out/val-clips out/val-rooms-views "
+    "--data out/clips out/lit-clips out/rooms-views out/facades-views out/rooms out/facades --learning-rate 6e-4"
 )
+_SHORT = "--pairs 2000 --steps 400 --warmup 50 --ema 0.98 --pointing 0.05"
 TRAININGS = {
-    "base": "--minutes 30",
-    "stills": "--minutes 30 --video-share 0",
-    "unguided": "--minutes 30 --guide none",
-    "weak": "--minutes 30 --strength 0.3",
-    "released": "--minutes 90 --reading released",
+    "base": _SHORT,
+    "stills": f"{_SHORT} --video-share 0",
+    "unguided": f"{_SHORT} --guide none",
+    "weak": f"{_SHORT} --strength 0.3",
+    "released": "--pairs 6000 --steps 5000 --warmup 100 --ema 0.998 --strength 0.5 --pointing 0.05 --reading released",
 }
 """What each is trained with, beside the data: "released" as long as the bundled model, the others as long as "base"."""
 LATER = 8
