@@ -333,7 +333,8 @@ CLAIMS = (
           "thing in another clip.", strength_trades),
     Claim("C5", "Places in the hole look at the right part of the reference.", "this kit's, after Chen et al., 2024",
           f"{_CLIPS}The share of attention to the reference within an eighth of its width from the true point, noised "
-          f"to t = {LEVEL}, against the share of the area.", attention_finds),
+          f"to t = {LEVEL}, against the share of the area. The bundled model learnt it with known correspondences.",
+          attention_finds),
     Claim("C7", "Depth keeps the shape.", f"{_CHEN}, section 3.2",
           f"{_CLIPS}The reference is another clip's; IoU of the true silhouette with the hole's nearest pixels.",
           depth_keeps_shape),
