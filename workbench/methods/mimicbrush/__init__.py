@@ -2,8 +2,8 @@
 
 The rooms: `attention` joins two U-Nets, `networks` holds them and what is trained between, `conditions` what they are
 told of a picture, `model` all of it; `sampling` draws pictures, `fill` serves any photograph. `pairs`, `augment` and
-`masks` make what is learnt from, `encoding` and `train` how; `loading` reads the bundled and the released weights,
-`evaluation` has scores and a baseline.
+`masks` make what is learnt from, `pointing` says what the rendered world knows of it, `encoding` and `train` learn;
+`loading` reads the bundled and the released weights, `evaluation` has scores and a baseline.
 """
 
 from workbench.methods.mimicbrush.attention import Bank, imitating, listening

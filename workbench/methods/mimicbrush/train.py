@@ -101,7 +101,8 @@ class MimicTask(ModelTask):
         ValueError: pairs that do not go with the model, or a share that is none.
 
     Source: Chen et al., 2024, sections 3.2 and 4.1. Differs in: the reference U-Net and the imitative one's residual
-        blocks are frozen unless told (K_r and V_r learn), mirrored and jittered references are encoded once, AdamW.
+        blocks are frozen unless told (K_r and V_r learn), mirrored and jittered references are encoded once, AdamW;
+        noisy timesteps are drawn more often, with a density proportional to t: there the reference tells most.
 
     Example:
         >>> task = MimicTask(model, encode_pairs(model, pairs), held)
@@ -168,7 +169,7 @@ class MimicTask(ModelTask):
             "states": item["states"] if present else self.nothing,
             "depth": item["depth"] if with_depth else self.no_depth,
             "present": torch.tensor(float(present)),
-            "t": torch.tensor(int(rng.integers(1000))),
+            "t": torch.tensor(int(1000 * rng.random() ** 0.5)),
             "noise": gaussian(rng, item["latents"].shape),
         }
 
