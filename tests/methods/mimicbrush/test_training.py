@@ -18,6 +18,7 @@ from workbench.methods.mimicbrush import Pairs, encode_pairs, grow_mimicbrush, l
 from workbench.methods.mimicbrush import train as training
 from workbench.methods.mimicbrush.augment import AUGMENTATIONS
 from workbench.methods.mimicbrush.encoding import build_cache, read_cache
+from workbench.methods.mimicbrush.networks import LEARNT
 from workbench.methods.mimicbrush.pairs import RenderedFilms
 from workbench.methods.mimicbrush.sampling import sample
 from workbench.methods.mimicbrush.train import Imitation, MimicTask
@@ -142,12 +143,12 @@ def test_every_weight_that_learns_gets_a_gradient(reading, make_task):
     learning = {name: p for name, p in task.objective.named_parameters() if p.requires_grad}
     assert not any(name.startswith("imitator.reference") for name in learning)
     assert [name for name, p in learning.items() if p.grad is None] == []
-    assert not any("resnets" in name for name in learning)
+    assert not any("down_blocks" in name or "up_blocks.0.resnets" in name for name in learning)
     task = make_task(reading, reference_dropout=0, part="all", train_reference=True)
     task.objective(task.batch([[0, 0, 0]]))["loss"].backward()
     learning = {name: p for name, p in task.objective.named_parameters() if p.requires_grad}
     assert any(name.startswith("imitator.reference.conv_in") for name in learning)
-    assert any(name.startswith("imitator.unet") and "resnets" in name for name in learning)
+    assert any(name.startswith("imitator.unet.down_blocks") for name in learning)
     assert [name for name, p in learning.items() if p.grad is None] == []
 
 
@@ -236,7 +237,7 @@ def test_the_command_line_trains_measures_and_exports(extra, films_folder, untra
     assert {stored, "adapters/config.json"} <= set(json.loads((folder / "checksums.json").read_text()))
     trained, grown = model.imitator.unet.state_dict(), grow_mimicbrush().imitator.unet.state_dict()
     changed = {name for name in trained if not torch.equal(trained[name], grown[name].half().float())}
-    learns = {name for name in trained if extra or name.startswith("conv_in") or ".attentions." in name}
+    learns = {name for name in trained if extra or name.startswith(LEARNT["reading"])}
     assert changed & learns
     if not extra:  # what did not learn is the inpainting model's, to the bit
         assert all(torch.equal(trained[name], grown[name]) for name in set(trained) - learns)

@@ -4,8 +4,9 @@ The imitative U-Net takes 13 channels: 4 of noise, 1 of mask, 4 of background (t
 
 The paper trains both U-Nets. Unless told otherwise the reference U-Net here stays tiny-t2i as it is, which is here
 anyway, and what it must learn to say is said by K_r and V_r, which do learn. So reading costs no memory for gradients,
-and one pass serves all steps. Of the imitative U-Net new channels and attention learn; its residual blocks stay those
-of tiny-inpaint, so that two fifths of its weights need storing. `Imitator.trains("all", reference=True)` trains both.
+and one pass serves all steps. Of the imitative U-Net that part learns which reads and paints what was read,
+see `LEARNT`; the rest stays tiny-inpaint's, so that two fifths of the weights need storing.
+`Imitator.trains("all", reference=True)` trains all.
 """
 
 import itertools
@@ -26,8 +27,13 @@ from workbench.methods.mimicbrush.attention import (
     shared_layers,
 )
 
-LEARNT = {"attention": ("conv_in.", ".attentions."), "all": ("",)}
-"""What of the imitative U-Net may learn -> what its weights' names contain: new channels and attention, or all."""
+_FINER = tuple(f"up_blocks.{k}." for k in (1, 2, 3))
+LEARNT = {
+    "reading": ("conv_in.", "mid_block.attentions.", "up_blocks.0.attentions.", *_FINER, "conv_norm_out.", "conv_out."),
+    "all": ("",),
+}
+"""What of the imitative U-Net may learn -> what its weights' names begin with. "reading": new channels, attention where
+the reference is read, and all that makes a picture of it after the coarsest block of the way up."""
 CHANNELS = {"noise": 4, "mask": 1, "background": 4, "depth": 4}
 """What the imitative U-Net is given, in this order."""
 DEPTH_WIDTHS = (16, 32, 64, 128)
@@ -152,7 +158,7 @@ class Imitator(nn.Module):
         """Of the adapters."""
         return self.adapters.config
 
-    def trains(self, part: str = "attention", reference: bool = False) -> "Imitator":
+    def trains(self, part: str = "reading", reference: bool = False) -> "Imitator":
         """Sets what learns: adapters, a part of the imitative U-Net, and if told the reference U-Net, as far as read.
 
         Args:
@@ -161,7 +167,7 @@ class Imitator(nn.Module):
         """
         known = LEARNT[check.choice(part, "part", LEARNT)]
         for name, parameter in self.unet.named_parameters():
-            parameter.requires_grad_(any(some in name for some in known))
+            parameter.requires_grad_(name.startswith(known))
         self.adapters.requires_grad_(True)
         idle = names_after_reading(self.reference)
         for name, parameter in self.reference.named_parameters():

@@ -55,9 +55,7 @@ class Imitation(nn.Module):
         pointing: weight of the term by which attention learns where to look; 0 as in the paper.
     """
 
-    def __init__(
-        self, model: MimicBrush, part: str = "attention", train_reference: bool = False, pointing: float = 0.0
-    ):
+    def __init__(self, model: MimicBrush, part: str = "reading", train_reference: bool = False, pointing: float = 0.0):
         super().__init__()
         self.pointing = check.number(pointing, "pointing", 0)
         self.imitator = model.imitator.trains(part, train_reference)
@@ -100,9 +98,9 @@ class MimicTask(ModelTask):
     Raises:
         ValueError: pairs that do not go with the model, or a share that is none.
 
-    Source: Chen et al., 2024, sections 3.2 and 4.1. Differs in: the reference U-Net and the imitative one's residual
-        blocks are frozen unless told (K_r and V_r learn), mirrored and jittered references are encoded once, AdamW;
-        noisy timesteps are drawn more often, with a density proportional to t: there the reference tells most.
+    Source: Chen et al., 2024, sections 3.2 and 4.1. Differs in: the reference U-Net and the way down of the
+        imitative one are frozen unless told (K_r and V_r learn), mirrored and jittered references are encoded once,
+        AdamW; noisy timesteps are drawn more often, with a density proportional to t: there the reference tells most.
 
     Example:
         >>> task = MimicTask(model, encode_pairs(model, pairs), held)
@@ -120,7 +118,7 @@ class MimicTask(ModelTask):
         held: list[Pair],
         depth_dropout: float = DEPTH_DROPOUT,
         reference_dropout: float = REFERENCE_DROPOUT,
-        part: str = "attention",
+        part: str = "reading",
         train_reference: bool = False,
         pointing: float = 0.0,
     ):
@@ -244,7 +242,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth", default="tiny-depth", help="depth estimator: name or folder")
     parser.add_argument("--reading", choices=READINGS, default="paper", help="of the shared attention (paper)")
     parser.add_argument(
-        "--part", choices=LEARNT, default="attention", help="of the imitative U-Net that learns, and is stored"
+        "--part", choices=LEARNT, default="reading", help="of the imitative U-Net that learns, and is stored"
     )
     parser.add_argument("--pointing", type=float, default=0.0, help="weight of known correspondences (0, as published)")
     parser.add_argument("--train-reference", action="store_true", help="the reference U-Net learns too, and is stored")
