@@ -138,7 +138,7 @@ def test_blending_keeps_what_is_known_and_looks_at_nothing_else():
     assert noises[0][kept].std() == pytest.approx(1, abs=0.2)
 
 
-def test_starts_that_are_refused(pipe):
+def test_starts_and_sides_that_are_refused(pipe):
     image, mask = torch.rand(1, 3, 40, 61), masks.box((40, 61), (10, 12, 25, 30))
     with pytest.raises(ValueError, match="strength is 0.5 without a start, expected 1, or a picture"):
         next(sample_hole(pipe, image, mask, strength=0.5))
@@ -146,6 +146,8 @@ def test_starts_that_are_refused(pipe):
         next(sample_hole(pipe, image, mask, start=image, strength=0.1, num_inference_steps=5))
     with pytest.raises(ValueError, match="start is"):
         next(sample_hole(pipe, image, mask, start=image[..., 1:], strength=0.5))
+    with pytest.raises(ValueError, match="side is 0, expected"):
+        next(sample_hole(pipe, image, mask, side=0))
 
 
 @pytest.mark.parametrize("size", [(40, 61), (96, 150), (200, 130), (300, 90)])

@@ -64,9 +64,16 @@ class Crop:
 
 
 def crop_round_hole(
-    pipe, image: torch.Tensor, mask: torch.Tensor, context: float = 0.5, channels: Sequence[int] = (9,)
+    pipe,
+    image: torch.Tensor,
+    mask: torch.Tensor,
+    context: float = 0.5,
+    channels: Sequence[int] = (9,),
+    side: int | None = None,
 ) -> Crop:
     """Cuts out what `sample_hole` samples: see `crop_box` and `work_size`; what lies in the hole does not show in it.
+
+    ``side`` is that of `crop_box`, None the pipeline's own.
 
     Raises:
         ValueError: shapes or ranges, no hole, or a pipeline whose U-Net takes other ``channels``, see `KINDS`.
@@ -77,7 +84,8 @@ def crop_round_hole(
     if found not in channels:
         expected = " or ".join(f"{number}: {KINDS[number]}" for number in channels)
         raise ValueError(f"the pipeline's U-Net takes {found} channels, expected {expected}.")
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    own = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    side = own if side is None else check.integer(side, "side", 1)
     box = x0, y0, x1, y1 = crop_box(mask, side, context)
     multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
     size = work_size(y1 - y0, x1 - x0, side, multiple)
@@ -89,7 +97,8 @@ def crop_box(mask: torch.Tensor, side: int, context: float = 0.5) -> tuple[int, 
 
     Args:
         mask: (1, 1, H, W) with a hole.
-        side: the model's size; no less is cut out where the photograph has it, so that nothing is enlarged.
+        side: of what is worked on, such as the model's size; no less is cut out where the photograph has it, so that
+            nothing is enlarged.
         context: room to add, as a share of the hole's longer side, half of it on each side.
 
     Returns:
@@ -124,6 +133,7 @@ def sample_hole(
     scheduler=None,
     start: torch.Tensor | None = None,
     strength: float = 1.0,
+    side: int | None = None,
 ) -> Iterator[Sampling]:
     """Fills the hole of one photograph, yielding looks at the crop while it emerges.
 
@@ -146,6 +156,7 @@ def sample_hole(
         start: (1, 3, H, W), what the hole holds at first, under noise; None begins with noise alone. Blending encodes
             the picture with it in the hole, or with a smooth surface.
         strength: how much noise it gets, as a share of the steps, which are as many fewer. 1 hides it wholly.
+        side: samples about side x side pixels; None: as many as the model learnt from.
 
     Yields:
         `Sampling`. Paste the last ``image``, resized to its box, into the hole.
@@ -167,7 +178,7 @@ def sample_hole(
     check.integer(preview_every, "preview_every", 1)
     if check.number(strength, "strength", 0, 1) < 1 and start is None:
         raise ValueError(f"strength is {strength} without a start, expected 1, or a picture to start from.")
-    cut = crop_round_hole(pipe, image, mask, context, tuple(KINDS))
+    cut = crop_round_hole(pipe, image, mask, context, tuple(KINDS), side)
     blended = pipe.unet.config.in_channels == 4
     device, dtype, factor = pipe.unet.device, pipe.unet.dtype, pipe.vae_scale_factor
     crop, hole = cut.image.to(device, dtype), cut.mask.to(device, dtype)

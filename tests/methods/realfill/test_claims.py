@@ -15,11 +15,11 @@ CLAIMS = {claim.name: claim for claim in of_realfill.CLAIMS}
 
 @pytest.fixture(scope="module")
 def small():
-    """Two scenes, two updates, two seeds, an untrained model of 32 x 32 pixels."""
+    """Two scenes, two updates, two seeds, an untrained model at 32 pixels a side."""
     pipe, names = copy.deepcopy(narrow.inpainting(9)), data.scenes()[:2]
     painter = copy.deepcopy(narrow.text_to_image())
     for one in (pipe, painter):
-        one.unet.register_to_config(sample_size=8)
+        one.unet.register_to_config(sample_size=12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "scenes", lambda: names, raising=False)
         patch.setattr(of_realfill, "model", lambda: pipe)
@@ -27,10 +27,9 @@ def small():
         patch.setattr(of_realfill, "STEPS", 3)
         patch.setattr(of_realfill, "SEEDS", range(2))
         patch.setattr(of_realfill, "MANY_SEEDS", range(4))
-        patch.setattr(of_realfill, "SAMPLING", {"num_inference_steps": 2})
-        patch.setattr(
-            of_realfill.fine_tune, "__kwdefaults__", {**of_realfill.fine_tune.__kwdefaults__, "batch_size": 1}
-        )
+        patch.setattr(of_realfill, "SIDE", 32)
+        patch.setattr(of_realfill, "SAMPLING", {"num_inference_steps": 2, "side": 32})
+        patch.setattr(of_realfill, "TUNING", {"batch_size": 1})
         for kept in (of_realfill._tuned, of_realfill.untuned):
             kept.cache_clear()
         yield pipe

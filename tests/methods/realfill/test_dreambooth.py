@@ -57,6 +57,14 @@ def test_what_is_learnt_changes_the_fill_and_the_pipeline_is_given_back(painter,
     assert torch.equal(dreambooth(painter, hidden, mask, references, [5], steps=2, **quick), alone)
 
 
+def test_a_side_of_ones_own_is_that_of_a_model_of_that_size(painter, references, target, mask):
+    given = (painter, target, mask, references, [0])
+    quick = {"steps": 1, "num_inference_steps": 1, "tuning": {"rank": 2, "crops": 1, "batch_size": 1}}
+    at_16 = dreambooth(*given, side=16, **quick)
+    painter.unet.register_to_config(sample_size=4)
+    assert torch.equal(dreambooth(*given, **quick), at_16)
+
+
 def test_a_start_under_noise(painter, target, mask):
     given = {"num_inference_steps": 4, "strength": 0.5}
     dark, light = (sample(painter, target, mask, [0], start=torch.full_like(target, v), **given) for v in (0.1, 0.9))

@@ -9,8 +9,8 @@ from diffusers import DPMSolverMultistepScheduler
 
 import workbench as wb
 from tests.methods.realfill.conftest import picture
-from workbench.diffusion.lora import lora_layers
-from workbench.methods.realfill import fill, fine_tune, rank, sample
+from workbench.diffusion.lora import lora_layers, remove_lora
+from workbench.methods.realfill import exemplar, fill, fine_tune, rank, sample, scene_variants
 
 QUICK = {"steps": 2, "samples": 2, "num_inference_steps": 2, "preview_every": 1}
 TUNING = {"rank": 2, "crops": 1, "holes_each": 1, "batch_size": 2}
@@ -69,6 +69,26 @@ def test_without_learning_it_is_the_pipeline_alone(given, pipe, references, targ
     assert torch.equal(plain * (1 - mask), (target * (1 - mask)).expand(3, -1, -1, -1))
     alone = wb.inpaint(target, mask, **given | {"references": [], "samples": 1})
     assert alone.steps[-1].label == "one of the samples, nothing to rank by"
+
+
+@pytest.mark.long
+def test_a_side_of_ones_own_is_that_of_a_model_of_that_size(given, pipe, references):
+    target, mask = picture(50, 70), wb.mask.box((50, 70), (12, 9, 47, 36))
+    given |= {"references": references[:1], "samples": 1}
+    at_16 = wb.inpaint(target, mask, **given | {"side": 16})
+    run = fine_tune(pipe, references[:1], target, mask, side=16, steps=2, **TUNING)
+    assert run.task.images.shape[-2:] == (16, 16)
+    assert scene_variants(run, 1, num_inference_steps=1).shape == (1, 3, 16, 16)
+    run.goto(2)
+    resumed = wb.inpaint(target, mask, **given | {"training": run, "pipe": None, "side": None})
+    assert torch.equal(resumed.image, at_16.image)
+    remove_lora(pipe.unet)
+    remove_lora(pipe.text_encoder)
+    word = {"steps": 1, "word": {"crops": 1, "batch_size": 1}, "num_inference_steps": 2}
+    exemplars = exemplar(pipe, target, mask, references, [0], side=16, **word)
+    pipe.unet.register_to_config(sample_size=4)
+    assert torch.equal(wb.inpaint(target, mask, **given).image, at_16.image)
+    assert torch.equal(exemplar(pipe, target, mask, references, [0], **word), exemplars)
 
 
 @pytest.mark.long

@@ -40,4 +40,4 @@ def scene_variants(
     size = tuple(task.images.shape[-2:])
     blank, everything = torch.full((1, 3, *size), 0.5), torch.ones(1, 1, *size)
     given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
-    return sample(pipe, blank, everything, range(seed, seed + count), prompt=task.prompt, **given)
+    return sample(pipe, blank, everything, range(seed, seed + count), prompt=task.prompt, side=task.side, **given)

@@ -33,6 +33,7 @@ def learn_subject(
     memory: float = 16,
     crops: int = 8,
     context: float = 0.5,
+    side: int | None = None,
     **options,
 ) -> TrainingRun:
     """A run that teaches a text-to-image pipeline what the references show; nothing is computed before its first step.
@@ -49,7 +50,7 @@ def learn_subject(
         prompt: what the scene is called.
         steps: where the run ends; None: nowhere.
         batch_size, learning_rate, memory: of the `TrainingRun`.
-        crops, context: as in `RealFillTask`.
+        crops, context, side: as in `RealFillTask`.
         **options: of `LoraTask`: rank, targets, prompt_dropout ...; `LEARNS` unless told.
 
     Raises:
@@ -65,7 +66,7 @@ def learn_subject(
     references = check_references(references)
     if not references:
         raise ValueError("references is empty, expected at least one picture of the scene.")
-    cut = crop_round_hole(pipe, target, mask, context, channels=(4,))
+    cut = crop_round_hole(pipe, target, mask, context, channels=(4,), side=side)
     made = cut_crops(references, target, mask, cut, crops, seed)
     rows = [row for k in range(len(references)) for row in made.of(k)]  # all but the target's
     task = LoraTask(pipe, made.images[rows], prompt, seed=seed, **LEARNS | options)
@@ -85,6 +86,7 @@ def dreambooth(
     seed: int = 0,
     prompt: str = PROMPT,
     context: float = 0.5,
+    side: int | None = None,
     **sampling,
 ) -> torch.Tensor:
     """Fills the hole with a text-to-image model that learnt the references: DreamBooth, then blended latent diffusion.
@@ -99,7 +101,7 @@ def dreambooth(
         steps: of learning.
         tuning: what else `learn_subject` takes, by name.
         seed: of learning.
-        prompt, context: of both, as in `fill`.
+        prompt, context, side: of both, as in `fill`.
         **sampling: of `sample`: num_inference_steps, guidance_scale, scheduler, start, strength.
 
     Returns:
@@ -116,7 +118,7 @@ def dreambooth(
     """
     if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
         raise ValueError("the pipeline has a LoRA. Sample from it as it is, or take it out with remove_lora.")
-    given = {"prompt": prompt, "context": context}
+    given = {"prompt": prompt, "context": context, "side": side}
     try:
         run = learn_subject(pipe, references, target, mask, seed=seed, steps=steps, **given, **(tuning or {}))
         run.run(steps)

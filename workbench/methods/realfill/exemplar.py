@@ -84,7 +84,7 @@ class WordTask(Task):
         word: what is learnt; one token, or several that learn side by side.
         begin_with: a word or some, the mean of whose vectors is where it begins.
         crops: of the reference, see `cut_crops`.
-        context: as in `RealFillTask`.
+        context, side: as in `RealFillTask`.
         seed: of the crops.
 
     Raises:
@@ -112,12 +112,13 @@ class WordTask(Task):
         begin_with: str = BEGIN_WITH,
         crops: int = 8,
         context: float = 0.5,
+        side: int | None = None,
         seed: int = 0,
     ):
         if len(check.image(reference, "reference")) != 1:
             raise ValueError(f"reference holds {len(reference)} pictures, expected one: reference[i:i + 1].")
-        self.pipe, self.seed, self.prompt, self.word = pipe, check.seed(seed), prompt, word
-        cut = crop_round_hole(pipe, target, mask, context)
+        self.pipe, self.seed, self.prompt, self.word, self.side = pipe, check.seed(seed), prompt, word, side
+        cut = crop_round_hole(pipe, target, mask, context, side=side)
         if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
             raise ValueError("the pipeline has a LoRA, expected none: the word alone learns. Call remove_lora first.")
         made = cut_crops([reference], target, mask, cut, crops, seed)
@@ -202,7 +203,7 @@ def learn_word(
         seed: of everything: crops, order, noise.
         steps: where the run ends; None: nowhere.
         batch_size, learning_rate, memory: of the `TrainingRun`.
-        **options: of `WordTask`: prompt, word, begin_with, crops, context.
+        **options: of `WordTask`: prompt, word, begin_with, crops, context, side.
 
     Source: Gal et al., ICLR 2023, whose 5000 updates of 8 have a learning rate of 0.04. The defaults are for models as
         small as the bundled ones, and have not been measured yet.
@@ -226,6 +227,7 @@ def exemplar(
     steps: int = 300,
     word: dict | None = None,
     seed: int = 0,
+    side: int | None = None,
     **sampling,
 ) -> torch.Tensor:
     """Fills the hole as one reference tells, in place of a text: the baseline that is shown what RealFill is shown.
@@ -240,6 +242,7 @@ def exemplar(
         steps: of learning.
         word: what else `learn_word` takes, by name.
         seed: of the choice, and of learning.
+        side: of learning and sampling, as in `fill`.
         **sampling: of `sample`: num_inference_steps, guidance_scale (1: none, as RealFill has it), scheduler, context.
 
     Returns:
@@ -264,9 +267,9 @@ def exemplar(
     chosen = references[int(generator(check.seed(seed), 10).integers(len(references)))]
     frozen = [(p, p.requires_grad) for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters()]
     try:
-        run = learn_word(pipe, chosen, target, mask, seed=seed, steps=steps, **(word or {}))
+        run = learn_word(pipe, chosen, target, mask, seed=seed, steps=steps, side=side, **(word or {}))
         run.run(steps)
-        return sample(pipe, target, mask, seeds, prompt=run.task.prompt, **sampling)
+        return sample(pipe, target, mask, seeds, prompt=run.task.prompt, side=side, **sampling)
     finally:
         remove_word(pipe.text_encoder)
         for parameter, learns in frozen:

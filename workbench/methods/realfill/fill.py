@@ -51,6 +51,7 @@ def fill(
     strength: float = 0.1,
     rank_by: str = "sift",
     context: float = 0.5,
+    side: int | None = None,
     preview_every: int = 10,
 ) -> Iterator[Step]:
     """RealFill: an inpainting model learns the scene from other photographs of it, and then fills the hole.
@@ -65,8 +66,8 @@ def fill(
         seed: of everything; the samples' seeds count up from it.
         references: 1 to 5 other pictures of the scene, (1, 3, H, W) each, any sizes. [] learns from the target alone.
         pipe: an inpainting pipeline, or a name that `wb.load_pipeline` takes.
-        training: a run of `fine_tune` on this target: sampled from as it stands; pipe, prompt, steps and tuning
-            do not count.
+        training: a run of `fine_tune` on this target: sampled from as it stands; pipe, prompt, side, steps and
+            tuning do not count.
         prompt: what the scene is called.
         steps: of fine-tuning; 0: the pipeline as it is, which is what RealFill has to beat.
         tuning: what else `fine_tune` takes, by name.
@@ -80,6 +81,8 @@ def fill(
         strength: how much noise a start gets, as in `sample_hole`; so little keeps nearly all of it.
         rank_by: how `rank` matches.
         context: room round the hole, as a share of its longer side.
+        side: learns and samples crops of about side x side pixels; None: of the model's own size. Half of it is a
+            quarter of the cost.
         preview_every: steps of sampling from look to look.
 
     Yields:
@@ -103,7 +106,7 @@ def fill(
         if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
             raise ValueError("the pipeline has a LoRA. Give its run as training=, or take it out with remove_lora.")
     else:
-        pipe, prompt = run.pipe, run.task.prompt
+        pipe, prompt, side = run.pipe, run.task.prompt, run.task.side
     seeds = [(seed + k) % 2**63 for k in range(samples)]
     start = _begun(start, image, mask, references)
     taken = num_inference_steps if start is None else min(num_inference_steps, int(num_inference_steps * strength))
@@ -111,12 +114,12 @@ def fill(
     reports = min(steps, REPORTS) if training is None else 0
     total = reports + looks + 1
     given = {"prompt": prompt, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
-             "scheduler": scheduler, "context": context, "preview_every": preview_every,
+             "scheduler": scheduler, "context": context, "side": side, "preview_every": preview_every,
              "start": start, "strength": 1.0 if start is None else strength}  # fmt: skip
     try:
-        cut, number, found = crop_round_hole(pipe, image, mask, context), 0, []
+        cut, number, found = crop_round_hole(pipe, image, mask, context, side=side), 0, []
         if training is None and steps:
-            options = {"memory": 16, "context": context, **(tuning or {})}
+            options = {"memory": 16, "context": context, "side": side, **(tuning or {})}
             run = fine_tune(pipe, references, image, mask, seed=seed, prompt=prompt, steps=steps, **options)
             shown = cut.image * (1 - cut.mask) + 0.5 * cut.mask
             for number in range(1, reports + 1):
@@ -149,6 +152,7 @@ def sample(
     guidance_scale: float = 1.0,
     scheduler="ddpm",
     context: float = 0.5,
+    side: int | None = None,
     start: torch.Tensor | None = None,
     strength: float = 1.0,
 ) -> torch.Tensor:
@@ -158,7 +162,7 @@ def sample(
         pipe: as it is: with the LoRA of a run (``run.pipe``), or without. One of 4 channels blends latents.
         image, mask: the target, (1, 3, H, W) and (1, 1, H, W).
         seeds: each gives what it gives alone.
-        prompt, num_inference_steps, guidance_scale, scheduler, context: as in `fill`.
+        prompt, num_inference_steps, guidance_scale, scheduler, context, side: as in `fill`.
         start, strength: not from pure noise but from a picture under less of it, as in `sample_hole`.
 
     Returns:
@@ -172,7 +176,7 @@ def sample(
     if not seeds:
         raise ValueError("seeds is empty, expected at least one.")
     given = {"prompt": prompt, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
-             "scheduler": scheduler, "context": context, "preview_every": num_inference_steps,
+             "scheduler": scheduler, "context": context, "side": side, "preview_every": num_inference_steps,
              "start": start, "strength": strength}  # fmt: skip
     pasted = [paste(image, look) for look, done in _looks(pipe, image, mask, seeds, given) if done]
     filled = torch.cat(pasted)  # (S, 3, H, W)

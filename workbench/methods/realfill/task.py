@@ -39,6 +39,7 @@ class RealFillTask(LoraTask):
         mask_dropout: share of items with everything hidden.
         target_mask: "random" or "hole", see `training_hole`.
         context: room round the hole that belongs to what is sampled, see `crop_box`.
+        side: learns crops of about side x side pixels; None: of the model's own size.
         train_text, text_rate, lora_dropout: as in `LoraTask`, with the published values as defaults.
         seed: of LoRA, crops and holes.
         **options: of `LoraTask`: rank, lora_alpha, targets, prompt_dropout, dropout_of, snr_gamma.
@@ -74,6 +75,7 @@ class RealFillTask(LoraTask):
         mask_dropout: float = MASK_DROPOUT,
         target_mask: str = "random",
         context: float = 0.5,
+        side: int | None = None,
         train_text: bool = True,
         text_rate: float = 0.2,
         lora_dropout: float = 0.1,
@@ -89,7 +91,7 @@ class RealFillTask(LoraTask):
         self.target, self.mask = target, mask
         self.holes_each = None if holes_each is None else check.integer(holes_each, "holes_each", 1)
         self.mask_dropout, self.target_mask = mask_dropout, target_mask
-        self.cut = crop_round_hole(pipe, target, mask, context)
+        self.side, self.cut = side, crop_round_hole(pipe, target, mask, context, side=side)
         self.crops = cut_crops(self.references, target, mask, self.cut, crops, seed)
         self._rows = [self.crops.of(k) for k in range(len(self.references) + 1)]
         super().__init__(
