@@ -29,6 +29,7 @@ from workbench.methods.diffumatting import (
     on_green,
 )
 from workbench.methods.diffumatting.data import Matte, squared
+from workbench.methods.mimicbrush import claims as of_mimicbrush
 from workbench.methods.spl import compare_priors, complete, load_spl, make_teacher
 
 FILE_MIB, ALL_MIB = 15, 45
@@ -234,3 +235,27 @@ def test_greenpost_is_nearer_than_chroma_key():
         off = [metrics.matting_mse(x, thing.alpha) for x in (keyed, matte(image, model=model).alpha)]
         gains.append(1 - off[1] / off[0])
     assert torch.cat(gains).mean() > 0.2
+
+
+@pytest.mark.long
+def test_mimicbrush_looks_where_it_should_and_paints_what_the_reference_shows(monkeypatch):
+    """Films that were not learnt from; one seed and ten steps each."""
+    monkeypatch.setattr(of_mimicbrush, "SEEDS", range(1))
+    monkeypatch.setattr(of_mimicbrush, "SAMPLING", of_mimicbrush.SAMPLING | {"num_inference_steps": 10})
+    of_mimicbrush._filled.cache_clear()
+    near, gains = [], {"tokens alone": [], "another film": []}
+    for name in wb.data.clips()[1:8:3]:
+        given = of_mimicbrush.case(name)
+        near.append(of_mimicbrush.look_near(given, of_mimicbrush.model()))
+        fills = {
+            "the reference": of_mimicbrush.filled(name),
+            "tokens alone": of_mimicbrush.filled(name, attend=False),
+            "another film": of_mimicbrush.filled(name, reference="foreign"),
+        }
+        quality = {way: metrics.psnr(x, given.source, given.mask).item() for way, x in fills.items()}
+        for way, values in gains.items():
+            values.append(quality["the reference"] - quality[way])
+    of_mimicbrush._filled.cache_clear()
+    right, chance = torch.tensor(near).mean(0)
+    assert right > 3 * chance
+    assert all(sum(values) / len(values) > 1 for values in gains.values()), gains

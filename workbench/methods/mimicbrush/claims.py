@@ -45,7 +45,7 @@ TRAININGS = {
     "stills": f"{_SHORT} --video-share 0",
     "unguided": f"{_SHORT} --guide none",
     "weak": f"{_SHORT} --strength 0.3",
-    "released": "--pairs 6000 --steps 5000 --warmup 100 --ema 0.998 --strength 0.5 --pointing 0.05 --reading released",
+    "released": "--pairs 6000 --steps 4400 --warmup 100 --ema 0.998 --strength 0.5 --pointing 0.05 --reading released",
 }
 """What each is trained with, beside the data: "released" as long as the bundled model, the others as long as "base"."""
 LATER = 8
@@ -234,12 +234,12 @@ def strength_trades() -> dict:
 
 def attention_finds() -> dict:
     """C5."""
-    right, chance = zip(*(_looks(case(name), model()) for name in data.clips()), strict=True)
+    right, chance = zip(*(look_near(case(name), model()) for name in data.clips()), strict=True)
     return {"near the true point - chance": minus(right, chance), "near the true point": right, "chance": chance}
 
 
 @torch.no_grad()
-def _looks(given: Case, brush: MimicBrush) -> tuple[float, float]:
+def look_near(given: Case, brush: MimicBrush) -> tuple[float, float]:
     """The share of a hole's attention to the reference that lies near the true points, and the share of their area."""
     height, width = given.source.shape[-2:]
     size = work_size(height, width, brush.side, brush.multiple)
@@ -319,7 +319,7 @@ def readings() -> dict:
 
 def pointing_finds() -> dict:
     """C10."""
-    told, untold = ([_looks(case(name), model(of))[0] for name in data.clips()] for of in ("base", "unpointed"))
+    told, untold = ([look_near(case(name), model(of))[0] for name in data.clips()] for of in ("base", "unpointed"))
     return {
         "told - not told, near the true point": minus(told, untold),
         "told, near the true point": told,
