@@ -18,24 +18,25 @@ CLAIMS = {claim.name: claim for claim in of_mimicbrush.CLAIMS}
 
 
 def made_up(name):
-    """A case of 32 x 48 pixels in place of a clip's: the reference is the source, 3 pixels to the right."""
+    """A case of 32 x 48 pixels in place of a clip's: the reference is the source, darker, 3 pixels to the right."""
     y, x = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(48) + 0.5, indexing="ij")
     there = Correspondences(torch.stack([x + 3, y], -1), x < 44)
     source, box = narrow.noise(1, 3, 32, 48, seed=len(name)), masks.box((32, 48), (10, 9, 30, 21))
     thing = masks.box((32, 48), (13, 12, 27, 18))
-    return of_mimicbrush.Case(source, source.roll(3, 3), box, thing, thing.roll(3, 3), there)
+    told = (thing, thing.roll(3, 3), there, "a photo of a room")
+    return of_mimicbrush.Case(source, 0.9 * source.roll(3, 3), box, *told)
 
 
 @pytest.fixture(scope="module")
 def small():
-    """Two cases, one seed, one step, an untrained model of 32 x 32 pixels."""
+    """Two cases, one seed, two steps, an untrained model of 32 x 32 pixels."""
     brush, names = copy.deepcopy(narrow.model()), ["one", "other"]
     brush.imitator.unet.register_to_config(sample_size=8)
     changed = {
         "case": made_up,
         "model": lambda name="": brush,
         "SEEDS": range(1),
-        "SAMPLING": {"num_inference_steps": 1, "guidance_scale": 1.0},
+        "SAMPLING": {"num_inference_steps": 2, "guidance_scale": 1.0},
         "LOOKING": 2,
     }
     with pytest.MonkeyPatch.context() as patch:
