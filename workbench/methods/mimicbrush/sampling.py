@@ -47,8 +47,8 @@ def sample(
     given: Conditions,
     *,
     seed: int | Sequence[int] = 0,
-    num_inference_steps: int = 50,
-    guidance_scale: float = 5.0,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 3.0,
     attend: bool = True,
 ) -> Iterator[Look]:
     """Draws pictures for some conditions, yielding every step.
