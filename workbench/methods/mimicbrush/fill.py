@@ -66,7 +66,7 @@ def fill(
         keep_shape: True keeps the shapes that the source has in the hole (texture transfer): their depth is looked at.
             False does not look at what the hole holds.
         model: a `MimicBrush`, or the name or folder of one.
-        num_inference_steps, guidance_scale: see `sample`. The paper takes 50 and 5; the bundled model is better with less.
+        num_inference_steps, guidance_scale: see `sample`. The paper takes 50 and 5, small models are better with less.
         context: room round the hole, as a share of its longer side.
         attend: False leaves the reference U-Net out: image tokens alone, a baseline.
         preview_every: a step to look at every so many; the last always.
