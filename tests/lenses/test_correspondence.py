@@ -13,6 +13,7 @@ import workbench as wb
 from tests.stepping import pipelines
 from workbench import check
 from workbench.lenses import correspondence as cor
+from workbench.lenses.correspondence import sift
 from workbench.lenses.correspondence.dense import cell_middles, inside, sample_map
 from workbench.lenses.correspondence.learned import load_matcher
 from workbench.world.geometry import Correspondences
@@ -68,6 +69,29 @@ def test_sift_points_lie_in_the_middle_of_spots():
     points, descriptors = cor.sift_features(torch.from_numpy(grey).float().expand(1, 3, -1, -1))
     assert (points - torch.tensor([40.3, 50.7])).norm(dim=1).min() < 0.05
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(len(descriptors)))
+
+
+def test_sift_remembers_the_last_pictures(monkeypatch):
+    asked, find = [], sift._find
+    monkeypatch.setattr(sift, "_features", {})
+    monkeypatch.setattr(sift, "_find", lambda grey, contrast: asked.append(contrast) or find(grey, contrast))
+    pictures = torch.rand(sift.REMEMBERED + 1, 3, 24, 24, generator=torch.Generator().manual_seed(0)).split(1)
+    points, descriptors = cor.sift_features(pictures[0])
+    assert len(points) > 0
+    before = points.clone()
+    points.zero_(), descriptors.zero_()  # what is handed out is the caller's
+    assert torch.equal(cor.sift_features(pictures[0])[0], before)
+    assert len(asked) == 1
+    cor.sift_features(pictures[0], contrast=0.1)
+    cor.sift_features(pictures[0].view(1, 3, 12, 48))  # the same numbers in another shape
+    assert len(asked) == 3
+    for picture in pictures[1:]:
+        cor.sift_features(picture)
+        cor.sift_features(pictures[0])
+    assert len(asked) == 3 + sift.REMEMBERED  # who is asked for stays
+    assert len(sift._features) == sift.REMEMBERED
+    cor.sift_features(pictures[1])
+    assert len(asked) == 4 + sift.REMEMBERED
 
 
 def test_sift_finds_nothing_where_nothing_is():

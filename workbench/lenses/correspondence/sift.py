@@ -1,5 +1,7 @@
 """SIFT: distinct points with a description of their surroundings that survives turning and scaling."""
 
+import hashlib
+
 import numpy as np
 import torch
 from skimage.feature import SIFT
@@ -16,6 +18,10 @@ and down: the middle of pixel i of the doubled picture lies at (i + 0.5) / 2 - 0
 
 SMALLEST = 6
 """Pixels of a side that one octave needs."""
+
+REMEMBERED = 8
+"""So many pictures' features are kept: who ranks samples asks for those of the same references again and again."""
+_features: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}  # by a picture's digest, the last asked for at the end
 
 
 def sift_features(image: torch.Tensor, *, contrast: float = CONTRAST) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,6 +43,16 @@ def sift_features(image: torch.Tensor, *, contrast: float = CONTRAST) -> tuple[t
     """
     check.number(contrast, "contrast", 0)
     grey = to_grey(image)[0, 0].detach().float().cpu().numpy()  # (H, W)
+    key = hashlib.blake2b(f"{grey.shape} {contrast}".encode() + grey.tobytes()).digest()
+    found = _features.pop(key, None) or _find(grey, contrast)
+    _features[key] = found
+    if len(_features) > REMEMBERED:
+        del _features[next(iter(_features))]
+    return found[0].clone(), found[1].clone()
+
+
+def _find(grey: np.ndarray, contrast: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`sift_features` of a luminance (H, W)."""
     nothing = torch.zeros(0, 2), torch.zeros(0, 128)
     if min(grey.shape) < SMALLEST:
         return nothing
