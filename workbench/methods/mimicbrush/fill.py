@@ -55,8 +55,9 @@ def fill(
     """MimicBrush: what belongs into the hole is found in a reference picture and redrawn under the source's conditions.
 
     Nothing says where in the reference to look. Where the thing wanted is small in it, or there are several like it,
-    crop the reference first. Large photographs are cropped round the hole, so that the part, not the whole, has the
-    model's size; a larger ``context`` shows more and is coarser.
+    crop the reference first; the bundled model wants things about as large there as in the crop round the hole. Large
+    photographs are cropped round the hole, so that the part, not the whole, has the model's size; a larger ``context``
+    shows more and is coarser.
 
     Args:
         image: source, (1, 3, H, W) in [0, 1], any size.
