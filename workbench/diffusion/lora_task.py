@@ -94,6 +94,8 @@ class LoraTask(ModelTask):
     name = "lora"
     variants = ("mask_policy", "rank", "lora_alpha", "prompt", "holes", "prompt_dropout", "lora_dropout", "text_rate")
     """What a branch may change."""
+    side: int | None = None
+    """What learnt from crops of another size than the model's own says here which: it is sampled at that."""
 
     def __init__(
         self,

@@ -105,6 +105,16 @@ def test_a_run_is_sampled_from_as_it_stands(given, pipe, references, target, mas
         wb.inpaint(target, mask, **given)
 
 
+@pytest.mark.long
+def test_any_lora_that_learnt_is_sampled_from(given, pipe, references, target, mask):
+    run = wb.TrainingRun(wb.LoraTask(pipe, picture(32, 32), "a photo of sks", rank=2), batch_size=1)
+    run.step()
+    result = wb.inpaint(target, mask, seed=3, **given | {"training": run, "pipe": None, "samples": 1})
+    plain = sample(pipe, target, mask, [3], num_inference_steps=2)
+    torch.testing.assert_close(result.image, plain, rtol=0, atol=1e-4)
+    assert scene_variants(run, 1, num_inference_steps=1).shape == (1, 3, 32, 32)
+
+
 def test_it_begins_with_what_the_references_show(given, pipe, references, target, mask, monkeypatch):
     room = sys.modules["workbench.methods.realfill.fill"]
     given |= {"steps": 0, "samples": 1, "num_inference_steps": 8, "start": "warp", "strength": 0.5}

@@ -53,7 +53,6 @@ LATER = 8
 """The reference is so many frames after the source, of 16."""
 SEEDS = range(2)
 SAMPLING = {"num_inference_steps": 20, "guidance_scale": 3.0}
-_QUIET = {"progress": False}
 LEVEL = 400
 """Timestep at which attention is looked at."""
 LOOKING = 24
@@ -338,11 +337,11 @@ def cheaper_ways_lose() -> dict:
     ours, found = scores(), {"caption only": [], "patches": [], "the same place": []}
     for name in data.clips():
         given = case(name)
-        told = {"prompt": given.caption, **SAMPLING}
+        told = {"prompt": given.caption, "progress": False, **SAMPLING}
         both, wide_hole, width = side_by_side(given.source, given.mask, given.reference)
         fills = {
-            "caption only": [inpaint(given.source, given.mask, "diffusion", seed=s, **told, **_QUIET) for s in SEEDS],
-            "patches": [inpaint(both, wide_hole, "patchmatch", seed=s, **_QUIET) for s in SEEDS],
+            "caption only": [inpaint(given.source, given.mask, "diffusion", seed=s, **told) for s in SEEDS],
+            "patches": [inpaint(both, wide_hole, "patchmatch", seed=s, progress=False) for s in SEEDS],
         }
         pictures = {way: torch.cat([one.image[..., :width] for one in some]) for way, some in fills.items()}
         for way, images in (pictures | {"the same place": given.reference}).items():
