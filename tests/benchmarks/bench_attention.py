@@ -1,10 +1,11 @@
 """What recording attention costs, against the plain call and, where it is here, the package attention-map-diffusers.
 
-    python tests/benchmarks/bench_attention.py [--size 256] [--steps 6] [--turns 9]
+    python tests/benchmarks/bench_attention.py [--size 256] [--steps 6] [--turns 40]
 
-A text-to-image pipeline with random weights, the bundled size. Times are the processor's. Each turn makes every call
-once; a call is compared with the plain ones of its own turn, before and after, and the median over turns is told, as
-other programs disturb. Memory is what a process of its own peaks at above the plain call's peak. Of the other package
+A text-to-image pipeline with random weights, the bundled size. Times are the processor's. What recording adds does not
+depend on the rest of the network and is less than what a call varies by; so it is timed where residual blocks and
+feed-forward layers give zeros at once, and told as a share of the true plain call. Each turn makes every call once,
+between two plain ones; the median over turns of what a call takes longer than these is told. Memory is what a process of its own peaks at above the plain call's peak. Of the other package
 (not a dependency: ``pip install --no-deps --target DIR attention-map-diffusers``, then PYTHONPATH=DIR) both modes are
 taken, with every step and the mean over heads kept: the maps that ours keeps with ``keep="tokens"``.
 """
@@ -22,6 +23,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from diffusers.models.attention import FeedForward
+from diffusers.models.resnet import ResnetBlock2D
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -106,13 +109,25 @@ def timed(pipe, arguments: dict, way, keeps: bool = False) -> tuple[float, float
     return called, time.process_time() - start, kept
 
 
-def turn(pipe, arguments: dict, found: dict) -> tuple[float, dict[str, tuple[float, float]]]:
-    """Seconds of the plain call; name -> by how much of it each other call, and that with all maps made, is longer."""
-    plain = [timed(pipe, arguments, found["plain"])[0]]
-    seconds = {name: timed(pipe, arguments, way)[:2] for name, way in found.items() if name != "plain"}
-    plain.append(timed(pipe, arguments, found["plain"])[0])
-    base = statistics.mean(plain)
-    return base, {name: (called / base - 1, (called + maps) / base - 1) for name, (called, maps) in seconds.items()}
+def hollow(pipe) -> None:
+    """Leaves of a denoiser's work only what attention needs."""
+    for module in pipe.unet.modules():
+        if isinstance(module, ResnetBlock2D):
+            module.forward = lambda x, *_, wide=module.out_channels, **__: x.new_zeros(len(x), wide, *x.shape[2:])
+        elif isinstance(module, FeedForward):
+            module.forward = lambda x, *_, **__: torch.zeros_like(x)
+
+
+def turn(pipe, arguments: dict, found: dict) -> dict[str, tuple[float, float]]:
+    """Name -> seconds by which the call, and the call with all maps made, takes longer than the plain ones about it."""
+    plain, added = [timed(pipe, arguments, found["plain"])[0]], {}
+    for name, way in found.items():
+        if name != "plain":
+            called, maps, _ = timed(pipe, arguments, way)
+            plain.append(timed(pipe, arguments, found["plain"])[0])
+            base = statistics.mean(plain[-2:])
+            added[name] = called - base, called + maps - base
+    return added
 
 
 def peak(name: str, size: int, steps: int) -> float:
@@ -126,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--only", nargs="+", help="beginnings of the names of the ways to call; all where left out")
     parser.add_argument("--no-peaks", action="store_true", help="start no processes of their own")
     parser.add_argument("--peak", help="for those processes")
@@ -141,14 +156,15 @@ def main() -> None:
         if given.only:
             found = {name: way for name, way in found.items() if name.startswith(("plain", *given.only))}
         kept = {name: timed(pipe, arguments, way, keeps=True)[2] for name, way in found.items()}  # and warm
+        plain = statistics.median(timed(pipe, arguments, found["plain"])[0] for _ in range(9))
+        hollow(pipe)
         turns = [turn(pipe, arguments, found) for _ in range(given.turns)]
     base = 0 if given.no_peaks else peak("plain", given.size, given.steps)
-    plain = statistics.median(seconds for seconds, _ in turns)
     print(f"plain: {plain:.2f} s, {given.steps} steps of {given.size} px, peak {base:.0f} MiB")
     for name in found:
         if name == "plain":
             continue
-        called, whole = (statistics.median(longer[name][n] for _, longer in turns) for n in range(2))
+        called, whole = (statistics.median(added[name][n] / plain for added in turns) for n in range(2))
         above = "" if given.no_peaks else f", peak {peak(name, given.size, given.steps) - base:+.0f} MiB"
         print(
             f"{name}: {100 * called:+.1f} % of the call, with all maps made {100 * whole:+.1f} %; "
