@@ -5,9 +5,10 @@
 A text-to-image pipeline with random weights, the bundled size. Times are the processor's. What recording adds does not
 depend on the rest of the network and is less than what a call varies by; so it is timed where residual blocks and
 feed-forward layers give zeros at once, and told as a share of the true plain call. Each turn makes every call once,
-between two plain ones; the median over turns of what a call takes longer than these is told. Memory is what a process of its own peaks at above the plain call's peak. Of the other package
-(not a dependency: ``pip install --no-deps --target DIR attention-map-diffusers``, then PYTHONPATH=DIR) both modes are
-taken, with every step and the mean over heads kept: the maps that ours keeps with ``keep="tokens"``.
+between two plain ones; the median over turns of what a call takes longer than these is told. Memory is what a process
+of its own peaks at above the plain call's peak. Of the other package (not a dependency: ``pip install --no-deps
+--target DIR attention-map-diffusers``, then PYTHONPATH=DIR) both modes are taken, with every step and the mean over
+heads kept: the maps that ours keeps with ``keep="tokens"``.
 """
 
 import argparse

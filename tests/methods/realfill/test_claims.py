@@ -56,6 +56,13 @@ def test_claims_share_the_common_tuning(small):
     assert after.hits > before.hits
 
 
+def test_another_scenes_references_teach_something_else(small):
+    one, other = data.scenes()
+    own, strange = (of_realfill.tuned(one, shown=shown)["samples"] for shown in (None, other))
+    assert own.shape == strange.shape
+    assert not torch.equal(own, strange)
+
+
 @pytest.mark.long
 def test_every_baseline_is_measured_on_every_scene(small):
     found = of_realfill.baselines_lose()

@@ -61,29 +61,32 @@ def untuned(name: str, side: int | None = SIDE) -> torch.Tensor:
     return sample(model(), scene.target, scene.masks[HOLE], SEEDS, prompt=scene.caption, **given)
 
 
-def tuned(name: str, references: tuple[int, ...] = REFERENCES, options: tuple = ()) -> dict[str, torch.Tensor]:
+def tuned(
+    name: str, references: tuple[int, ...] = REFERENCES, options: tuple = (), shown: str | None = None
+) -> dict[str, torch.Tensor]:
     """What a tuning gives.
 
     Args:
         name: of the scene.
         references: which of its references.
         options: of `fine_tune`, as (name, value) pairs.
+        shown: the scene whose references they are; None: its own.
 
     Returns:
         "samples" (S, 3, H, W) after all updates, "early" after a third, "many" with as many seeds as a ranking needs
         and "raw" (1, 3, H, W) without known pixels put back: these three for the common tuning only.
     """
-    return _tuned(name, references, options)
+    return _tuned(name, references, options, shown or name)
 
 
 @functools.cache
-def _tuned(name: str, references: tuple[int, ...], options: tuple) -> dict[str, torch.Tensor]:
-    scene, common = data.scene(name), (references, options) == (REFERENCES, ())
+def _tuned(name: str, references: tuple[int, ...], options: tuple, shown: str) -> dict[str, torch.Tensor]:
+    scene, common = data.scene(name), (references, options, shown) == (REFERENCES, (), name)
     hole, found = scene.masks[HOLE], {}
     given = (model(), scene.target, hole)
     try:
         run = fine_tune(
-            model(), [scene.references[k] for k in references], scene.target, hole, steps=STEPS,
+            model(), [data.scene(shown).references[k] for k in references], scene.target, hole, steps=STEPS,
             side=SIDE, **TUNING | dict(options),
         )  # fmt: skip
         if common:
@@ -222,6 +225,14 @@ def baselines_lose() -> dict:
     return {**gains, "RealFill, dB": after, **{f"{way}, dB": values for way, values in found.items()}}
 
 
+def own_references_help() -> dict:
+    """R11."""
+    names, strange = data.scenes(), []
+    for before, name in zip((names[-1], *names), names, strict=False):
+        strange.append(quality(tuned(name, shown=before)["samples"], data.scene(name)).mean().item())
+    return {"own - another scene's, dB": minus(scores(), strange), "another scene's, dB": strange}
+
+
 def spearman(a: torch.Tensor, b: torch.Tensor) -> float:
     """Rank correlation of two (N,), equals sharing their mean rank; 0 where one of them is constant."""
     ranks = [_ranks(x.double()) for x in (a, b)]
@@ -265,4 +276,6 @@ CLAIMS = (
           f"{_SCENES}Paint by Example's place is taken by a word learnt from one of the references in {STEPS} updates; "
           "TransFill's by a homography, what it does not show grey; DreamBooth is tiny-t2i with as many updates and "
           "blended latents; patches are PatchMatch's, from the references and the picture itself.", baselines_lose),
+    Claim("R11", "What is learnt is the scene: its own references help more than another's.", "this kit's",
+          f"{_SCENES}Its own references against those of the scene before it in the list.", own_references_help),
 )  # fmt: skip
