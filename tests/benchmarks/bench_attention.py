@@ -1,6 +1,6 @@
 """What recording attention costs, against the plain call and, where it is here, the package attention-map-diffusers.
 
-    python tests/benchmarks/bench_attention.py [--size 256] [--steps 6] [--turns 40]
+    python tests/benchmarks/bench_attention.py [--size 256] [--steps 6] [--turns 20]
 
 A text-to-image pipeline with random weights, the bundled size. Times are the processor's. What recording adds does not
 depend on the rest of the network and is less than what a call varies by; so it is timed where residual blocks and
@@ -142,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--only", nargs="+", help="beginnings of the names of the ways to call; all where left out")
     parser.add_argument("--no-peaks", action="store_true", help="start no processes of their own")
     parser.add_argument("--peak", help="for those processes")
