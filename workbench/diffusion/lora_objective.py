@@ -113,7 +113,8 @@ class LoraDenoising(nn.Module):
         learns = any(p.requires_grad for p in self.text_encoder.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             states = self.text_encoder(batch["ids"])[0]  # (B, L, C)
-        return noised, self.unet(given.to(self.unet.dtype), batch["t"], states.to(self.unet.dtype)).sample.float()
+        dtype = next(self.unet.parameters()).dtype  # unet.dtype would look through all of them
+        return noised, self.unet(given.to(dtype), batch["t"], states.to(dtype)).sample.float()
 
     def losses(self, batch: dict[str, torch.Tensor], predicted: torch.Tensor) -> dict[str, torch.Tensor]:
         """What `forward` gives, of a prediction (B, 4, h, w)."""

@@ -118,7 +118,8 @@ def test_missing_and_unequal_trainings(small, monkeypatch, tmp_path):
     assert of_spl.seeds_of("full", "late") == [0, 1]
     monkeypatch.setattr(of_spl.trials, "TRAINED", tmp_path)
     with pytest.raises(
-        check.NotAvailable, match="spl-full-0 is not there. Train it: .*--steps 4000 --variant full --seed 0"
+        check.NotAvailable,
+        match=f"spl-full-0 is not there. Train it: .*--steps {of_spl.UPDATES} --variant full --seed 0",
     ):
         of_spl.prior_helps()
     for run, updates in (("full", 7), ("flips", 8)):

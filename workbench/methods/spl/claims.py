@@ -23,20 +23,20 @@ from workbench.methods.spl.networks import SplGenerator, complete, whitened
 from workbench.methods.spl.pairs import KINDS, fixed_hole, held_out_views, render_held_out
 from workbench.methods.spl.teachers import Teacher, make_teacher
 
+UPDATES = 1500
+"""Of each training, as `commands` has it; any number will do, but the same for all that are compared."""
 RUNS = {
     "full": "--variant full",
     "unsupervised": "--variant unsupervised",
     "concatenation": "--variant concatenation",
     "random-teacher": "--variant random-teacher",
     "detector-teacher": "--variant detector-teacher",
-    "late": "--variant full --prior-until 3400",
+    "late": f"--variant full --prior-until {85 * UPDATES // 100}",
     "flips": "--variant full --style 0",
     "mixed": "--variant full --mixed",
 }
 """What the claims compare -> how its training differs: "late" drops the prior loss for the last 15 % of the updates,
 "flips" varies pictures by mirroring only, "mixed" also learns boxes and rectangles."""
-UPDATES = 4000
-"""Of each training, as `commands` has it; any number will do, but the same for all that are compared."""
 SEEDS = range(3)
 COUNT = 96
 """Views that are looked at, out of all held-out ones."""
