@@ -78,7 +78,15 @@ def test_the_texture_term_equals_the_plain_one_on_the_whole_picture(level, netwo
         inner[1:-1, 1:-1] = True
         touching = F.max_pool2d(cells.double()[None], 3, 1, 1)[0] > 0
         square = source[:, ~cells].square().mean()
-        centres, _ = plain.neighbours(target, inner & touching, source, inner & ~touching, match)
+        searched = [target, source]
+        if match == "l2":  # by what a neighbour costs: its texture's energy and that of its colours, cell by cell
+            per_cell = [F.avg_pool2d(p, network.stride(name))[0] for p in (whole, level.reference)]
+            weight = PatchSettings().colour_weight / level.reference[0, :, level.mask[0, 0] == 0].square().mean()
+            shares = [
+                (f / (len(f) * square).sqrt(), c * (weight / 3).sqrt()) for f, c in zip(searched, per_cell, strict=True)
+            ]
+            searched = [torch.cat(share) for share in shares]
+        centres, _ = plain.neighbours(searched[0], inner & touching, searched[1], inner & ~touching, match)
         expected = plain.texture_energy(target, inner & touching, source, centres) / square
         torch.testing.assert_close(terms[f"texture {name}"], expected, rtol=1e-9, atol=0)
         if name == "relu3_1":  # the finer: where its patches were found, colours are taken
@@ -86,6 +94,23 @@ def test_the_texture_term_equals_the_plain_one_on_the_whole_picture(level, netwo
             square = level.reference[0, :, level.mask[0, 0] == 0].square().mean()
             expected = plain.texture_energy(target, inner & touching, source, centres) / square
             torch.testing.assert_close(terms["colour"], expected, rtol=1e-9, atol=0)
+
+
+def test_a_search_by_distance_minds_colours_and_one_by_correlation_does_not(network):
+    """A red and a grey half with the same grain: to the features of a shifted copy of one, both are alike."""
+    grain = 0.2 * torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    both = torch.cat([grain + torch.tensor(c).view(1, 3, 1, 1) for c in ((0.6, 0.1, 0.1), (0.4, 0.4, 0.4))], 3)
+    mask = wb.mask.box((64, 128), (88, 24, 104, 40)).double()
+    lone = make_level(1, 1, both, mask, 8)
+    red = {}
+    for match in ("l2", "ncc"):
+        o = objective(lone, network, match=match, layers=("relu3_1",))
+        _, there = o.matches("relu3_1", o.search(o.start)["relu3_1"])
+        red[match] = (there[:, 0] < 64).double().mean().item()
+    assert red["l2"] == 0 < red["ncc"]
+    assert o.layers["relu3_1"].colour == 0
+    without = objective(lone, network, match="l2", colour_weight=0)
+    assert all(layer.colour == 0 for layer in without.layers.values())
 
 
 def test_only_free_pixels_change(level, network):

@@ -28,6 +28,7 @@ def fill(
     colour_weight: float = _DEFAULT.colour_weight,
     content_term: str = _DEFAULT.content_term,
     match: str = _DEFAULT.match,
+    coherence: float = _DEFAULT.coherence,
     refresh: int = _DEFAULT.refresh,
     copies: tuple[tuple[float, float], ...] = _DEFAULT.copies,
     overlap: int = _DEFAULT.overlap,
@@ -46,7 +47,7 @@ def fill(
             no structure (`levels.smooth_fill`).
         network: the texture network, see `load_network`: "classifier", "vgg19", "random", a path ...
         sizes, iterations, layers, content_weight, texture_weight, tv_weight, colour_weight, content_term, match,
-            refresh, copies, overlap: see `PatchSettings`.
+            coherence, refresh, copies, overlap: see `PatchSettings`.
         show_every: a Step after so many iterations, and at each level's end.
         seed: of the random network, if that is taken; nothing else is random.
 
@@ -61,7 +62,8 @@ def fill(
 
     Source: Yang et al., High-resolution image inpainting using multi-scale neural patch synthesis, CVPR 2017. Differs
         in means for sums, in scaled features, in a term for colours (`colour_weight`), in neighbours by distance
-        (match="ncc" takes the paper's correlation) that are kept for some iterations (refresh=1 searches every time),
+        (match="ncc" takes the paper's correlation) that keep together (coherence=0 lets each patch choose for itself)
+        and are kept for some iterations (refresh=1 searches every time),
         and in the part that is worked on: three times the hole's box, 512 pixels at least. The finest level is 512
         pixels, as in the paper; a larger part is reduced to that and the result enlarged, which the last Step's label
         says. ``sizes=(128, 256, 512, 1024)`` goes on to 1024.
@@ -81,6 +83,7 @@ def fill(
         colour_weight,
         content_term,
         match,
+        coherence,
         refresh,
         copies,
         overlap,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from workbench.methods.neural_patch.levels import Level
 from workbench.methods.neural_patch.networks import TextureNetwork
 from workbench.methods.neural_patch.patches import Neighbours, Source, Wish, fold, patch_centres, texture_energy
-from workbench.methods.neural_patch.search import find_neighbours, likeness
+from workbench.methods.neural_patch.search import cohere, find_neighbours, likeness
 from workbench.methods.neural_patch.settings import PatchSettings
 
 
@@ -51,6 +51,10 @@ class Copy:
         return turned, certain.to(known)
 
 
+def _rms(values: torch.Tensor) -> float:
+    return float(values.square().mean().sqrt().clamp_min(1e-12))
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer's patches at one level.
@@ -61,6 +65,8 @@ class Layer:
         wanted: (h, w) bool in the window, centres of the hole patches.
         sources: the known patches, of the picture and of its copies.
         scale: root mean square of the known features; all features are divided by it.
+        channels: how many channels of the sources are features; what follows are colours, for the search alone.
+        colour: what cells' mean colours are multiplied by there; 0 = there are none.
     """
 
     stride: int
@@ -68,6 +74,15 @@ class Layer:
     wanted: torch.Tensor
     sources: list[Source]
     scale: float
+    channels: int
+    colour: float = 0.0
+
+    def searched(self, features: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+        """What the search compares: features (1, C, h, w) over `scale`, and colours of the picture (1, 3, H, W)."""
+        scaled = features[0] / self.scale
+        if not self.colour:
+            return scaled
+        return torch.cat([scaled, F.avg_pool2d(picture, self.stride)[0] * self.colour])  # (C + 3, h, w)
 
 
 class Objective:
@@ -79,6 +94,9 @@ class Objective:
         a hole cell, and a hole cell one that holds a free pixel. nn(i) is among the patches without any hole cell.
     E_col: E_t of the pixels themselves, taken for a layer with the finest layer's cells, patches and neighbours: the
         colours of what was found. Without layers there is none.
+    nn(i), by distance ("l2"): the patch of least w_t E_t + w_col E_col, its colours compared cell by cell instead of
+        pixel by pixel. By correlation ("ncc"), as published, the search knows nothing of colours. With coherence,
+        patches side by side choose neighbours side by side where that costs little, see `search.cohere`.
     E_tv: mean over the pairs of neighbours with a free pixel, and channels, of (difference)^2.
 
     s^2 is the mean square of the layer's features over the known picture, so that weights mean the same for every
@@ -99,10 +117,10 @@ class Objective:
         missing: names of those left out.
         box: (x0, y0, x1, y1), the window in the level.
 
-    Source: Yang et al., CVPR 2017, eqs. 1 to 5. Differs from the paper in means for sums, in s^2, and in E_col, which
-        is ours: features leave much of a pixel's colour open, and coloured speckles stayed. The released code optimises
-        every pixel of the picture and puts the known ones back at the end; here, as in the paper, only the hole is
-        free.
+    Source: Yang et al., CVPR 2017, eqs. 1 to 5. Differs from the paper in means for sums, in s^2, in E_col, and in
+        coherence. E_col is ours: features leave much of a pixel's colour open. Coloured speckles stayed, and a search
+        that minds features alone laid a red floor over half a white wall. The released code optimises every pixel of
+        the picture and puts the known ones back at the end; here, as in the paper, only the hole is free.
 
     Example:
         >>> objective = Objective(level, load_network("random"), PatchSettings())
@@ -159,21 +177,32 @@ class Objective:
             allowed = [patch_centres(cells, "all") for cells in usable]
             if not wanted.any() or not allowed[0].any():
                 continue
-            scale = float(maps[0][name][0, :, usable[0]].square().mean().sqrt().clamp_min(1e-12))
-            match = self.settings.match
-            sources = [Source(m[name][0] / scale, a, match) for m, a in zip(maps, allowed, strict=True)]
-            self.layers[name] = Layer(stride, corner, wanted, sources, scale)
+            channels = maps[0][name].shape[1]
+            layer = Layer(stride, corner, wanted, [], _rms(maps[0][name][0, :, usable[0]]), channels,
+                          self._colour_factor(channels))  # fmt: skip
+            for m, (turned, _), a in zip(maps, drawn, allowed, strict=True):
+                layer.sources.append(Source(layer.searched(m[name], turned), a, self.settings.match))
+            self.layers[name] = layer
         if self.layers and self.settings.colour_weight > 0:
             self._prepare_colours([turned for turned, _ in drawn])
+
+    def _colour_factor(self, channels: int) -> float:
+        """What makes |P - Q|^2 over features and colours, divided by 9 C w_t, the two terms' sum: see `Objective`."""
+        s = self.settings
+        if s.match != "l2":
+            return 0.0
+        return math.sqrt(channels * s.colour_weight / (3 * s.texture_weight)) / self._colour_scale()
+
+    def _colour_scale(self) -> float:
+        return _rms(self.level.reference[0, :, self.level.mask[0, 0] == 0])
 
     def _prepare_colours(self, drawn: list[torch.Tensor]) -> None:
         """The picture and its copies as a layer: a cell's numbers are its pixels' colours."""
         self._finest = min(self.layers, key=lambda name: self.layers[name].stride)
-        layer, known = self.layers[self._finest], self.level.mask[0, 0] == 0
-        scale = float(self.level.reference[0, :, known].square().mean().sqrt().clamp_min(1e-12))
+        layer, scale = self.layers[self._finest], self._colour_scale()
         cells = [F.pixel_unshuffle(turned, layer.stride)[0] / scale for turned in drawn]  # (3 s^2, h, w)
         sources = [Source(c, source.allowed, "l2") for c, source in zip(cells, layer.sources, strict=True)]
-        self._colours = replace(layer, sources=sources, scale=scale)
+        self._colours = replace(layer, sources=sources, scale=scale, channels=len(cells[0]))
 
     def _prepare_content(self) -> None:
         name = self.network.content_layer
@@ -209,22 +238,26 @@ class Objective:
     def search(self, x: torch.Tensor) -> dict[str, Neighbours]:
         """The nearest neighbours of the hole patches as the picture stands, by layer."""
         features = self.features(x)
-        return {
-            name: find_neighbours(features[name], layer.wanted, layer.sources) for name, layer in self.layers.items()
-        }
+        chosen = {}
+        for name, layer in self.layers.items():
+            where = features[name], layer.wanted, layer.sources
+            chosen[name] = cohere(*where, find_neighbours(*where), self.settings.coherence)
+        return chosen
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The window's features of the compared layers, divided by their scale, (C, h, w)."""
-        found = self.network.features(self.window(x), self.layers) if self.layers else {}
-        return {name: found[name][0] / layer.scale for name, layer in self.layers.items()}
+        """What is searched of the window, by layer: features divided by their scale, (C, h, w); (C + 3, h, w) with
+        colours."""
+        window = self.window(x)
+        found = self.network.features(window, self.layers) if self.layers else {}
+        return {name: layer.searched(found[name], window) for name, layer in self.layers.items()}
 
     @torch.no_grad()
     def wishes(self, neighbours: dict[str, Neighbours]) -> dict[str, Wish]:
         """Neighbours, folded (see `patches.fold`), and the colours they have as "colour"."""
-        folded = {name: fold(layer.wanted, layer.sources, neighbours[name]) for name, layer in self.layers.items()}
+        wanting = {name: (layer, neighbours[name]) for name, layer in self.layers.items()}
         if self._colours is not None:
-            folded["colour"] = fold(self._colours.wanted, self._colours.sources, neighbours[self._finest])
-        return folded
+            wanting["colour"] = self._colours, neighbours[self._finest]
+        return {name: fold(w.wanted, w.sources, found, w.channels) for name, (w, found) in wanting.items()}
 
     def terms(self, x: torch.Tensor, wishes: dict[str, Wish]) -> dict[str, torch.Tensor]:
         """Each term's energy as a scalar to differentiate: "content", "texture relu3_1", "colour", "tv"; those of

@@ -102,7 +102,7 @@ class Wish:
     rest: torch.Tensor
 
 
-def fold(wanted: torch.Tensor, sources: Sequence[Source], neighbours: Neighbours) -> Wish:
+def fold(wanted: torch.Tensor, sources: Sequence[Source], neighbours: Neighbours, channels: int | None = None) -> Wish:
     """Lays the neighbours of all hole patches over each other.
 
     With the neighbours fixed, sum_i |P_i(F) - Q_i|^2 = sum over cells c of n_c |F_c - m_c|^2 + rest, where n_c patches
@@ -113,9 +113,10 @@ def fold(wanted: torch.Tensor, sources: Sequence[Source], neighbours: Neighbours
         wanted: (h, w) bool, centres of the hole patches.
         sources: as searched.
         neighbours: of the wanted patches.
+        channels: the first so many of the sources' are wanted; None: all.
     """
     like, (height, width) = sources[0].features, wanted.shape
-    channels = len(like)
+    channels = channels or len(like)
     total, squares = like.new_zeros(height * width, channels), like.new_zeros(height * width)
     count = like.new_zeros(height * width)
     centres = wanted.flatten().nonzero()[:, 0]  # (N,)
@@ -126,7 +127,7 @@ def fold(wanted: torch.Tensor, sources: Sequence[Source], neighbours: Neighbours
             for number, source in enumerate(sources):
                 own = chosen[number]
                 place = neighbours.centre[own] + dy * source.width + dx
-                values = source.rows.index_select(0, place)  # (k, C)
+                values = source.rows.index_select(0, place)[:, :channels]  # (k, C)
                 total.index_add_(0, cells[own], values)
                 squares.index_add_(0, cells[own], values.square().sum(1))
             count.index_add_(0, cells, torch.ones_like(cells, dtype=count.dtype))

@@ -1,6 +1,7 @@
 """The search: for each hole patch its nearest neighbour among all known patches, exactly, and without unfolding any.
 
-`find_neighbours` is the search, `likeness` a look at one patch.
+`find_neighbours` is the search, `cohere` lets patches side by side choose neighbours side by side, `likeness` is a look
+at one patch.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,10 @@ from workbench.methods.neural_patch.patches import Neighbours, Source
 
 BLOCK_BYTES = 2**20
 """What one block of products takes: small enough to stay in a core's cache while it is summed."""
+STRIPE = 16
+"""Columns that are searched at a time: a ragged hole costs what it covers, not what its box does."""
+_AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+_SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
 
 
 def find_neighbours(
@@ -47,9 +52,12 @@ def find_neighbours(
         raise ValueError("no patch is allowed in any source, expected at least one known 3 x 3 patch.")
     score = target.new_full(wanted.shape, -torch.inf)  # (h, w)
     centre, which = (torch.zeros(wanted.shape, dtype=torch.int64, device=target.device) for _ in range(2))
-    for number, source in enumerate(sources):
-        for top, bottom in _blocks(target, wanted, source, block_bytes):
-            _search_block(target, wanted, source, (top, bottom), (score, centre, which), number)
+    for first in range(0, wanted.shape[1], STRIPE):
+        stripe = torch.zeros_like(wanted)
+        stripe[:, first : first + STRIPE] = wanted[:, first : first + STRIPE]
+        for number, source in enumerate(sources):
+            for top, bottom in _blocks(target, stripe, source, block_bytes):
+                _search_block(target, stripe, source, (top, bottom), (score, centre, which), number)
     return Neighbours(which[wanted], centre[wanted], score[wanted])
 
 
@@ -98,6 +106,110 @@ def _sum_across(products: torch.Tensor) -> torch.Tensor:
     total = products[:-2, :, :-2] + products[1:-1, :, 1:-1]
     total += products[2:, :, 2:]
     return total
+
+
+def cohere(
+    target: torch.Tensor, wanted: torch.Tensor, sources: Sequence[Source], found: Neighbours, weight: float
+) -> Neighbours:
+    """Neighbours that lie side by side where their hole patches do, where that costs little.
+
+    E = sum over hole patches of d_i + weight mean(d) times the number of pairs of hole patches side by side whose
+    neighbours are not; d = |P - Q|^2 ("l2") or 1 - correlation ("ncc"), its mean that of the nearest neighbours
+
+    Lines of patches are visited down, up, right and left. Each patch is offered what continues the neighbour of the
+    patch before it, and takes that where E falls. So E never rises, and whole pieces of the picture spread.
+
+    Args:
+        target, wanted, sources: as searched.
+        found: the nearest neighbours, to begin with.
+        weight: 0 changes nothing.
+
+    Returns:
+        `Neighbours`, their scores with them.
+
+    Source: coherence after Ashikhmin, Synthesizing natural textures, 2001, and Hertzmann et al., Image analogies, 2001;
+        the descent is Besag's iterated conditional modes, 1986. Yang et al. have none.
+
+    Example:
+        >>> cohere(features, wanted, sources, find_neighbours(features, wanted, sources), 1.0)
+    """
+    if weight == 0 or not wanted.any():
+        return found
+    field = _Field(target, wanted, sources, found)
+    penalty = weight * field.cost(field.patches, found.score).mean()
+    for dy, dx in _SIDES:
+        lines = field.inner if dy else field.inner.T
+        for line in lines if dy + dx > 0 else lines.flip(0):
+            field.offer(line, dy, dx, penalty)
+    own = field.patches
+    return Neighbours(field.which[own], field.centre[own], field.score[own])
+
+
+class _Field:
+    """The neighbours on the grid of the hole patches; a frame of a cell about it, all cells in one row."""
+
+    def __init__(self, target, wanted, sources: Sequence[Source], found: Neighbours):
+        width = wanted.shape[1] + 2
+        self.sources, self.wanted = sources, F.pad(wanted, (1, 1, 1, 1)).flatten()
+        self.inner = torch.arange(len(self.wanted), device=wanted.device).view(-1, width)[1:-1, 1:-1]
+        self.patches = self.wanted.nonzero()[:, 0]
+        self.step = torch.tensor([width, 1], device=wanted.device)
+        padded = F.pad(target, (1, 1, 1, 1))
+        self.rows = padded.flatten(1).T.contiguous()
+        self.squares = F.avg_pool2d(padded.square().sum(0)[None, None], 3, 1, 1, divisor_override=1).flatten()
+        self.which = torch.zeros_like(self.wanted, dtype=torch.int64).index_copy(0, self.patches, found.map)
+        self.centre = torch.zeros_like(self.which).index_copy(0, self.patches, found.centre)
+        self.score = self.squares.new_zeros(len(self.which)).index_copy(0, self.patches, found.score)
+        self.around = torch.tensor(_AROUND, device=wanted.device)  # (9, 2)
+        self.sides = torch.tensor(_SIDES, device=wanted.device)  # (4, 2)
+        self.frames = [[F.pad(t, (1, 1, 1, 1)).flatten() for t in (s.gain, s.offset)] for s in sources]
+
+    def places(self, moves: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """How far moves (M, 2), down and right, are in the maps (k,) of sources: (k, M)."""
+        widths = torch.tensor([source.width for source in self.sources], device=which.device)[which]
+        return widths[:, None] * moves[:, 0] + moves[:, 1]
+
+    def cost(self, cells: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        """d of `cohere` of neighbours with a score."""
+        own = self.squares[cells]
+        if self.sources[0].match == "ncc":
+            return 1 - score * own.clamp_min(1e-20).rsqrt()
+        return own - 2 * score
+
+    def offer(self, line: torch.Tensor, dy: int, dx: int, penalty: torch.Tensor) -> None:
+        """Each patch of a line is offered what continues the neighbour of the one before it."""
+        move = torch.tensor([[dy, dx]], device=line.device)
+        back = (move * self.step).sum()
+        cells = line[self.wanted[line] & self.wanted[line - back]]
+        which = self.which[cells - back]
+        centre = self.centre[cells - back] + self.places(move, which)[:, 0]
+        other = (which != self.which[cells]) | (centre != self.centre[cells])
+        cells, which, centre = cells[other], which[other], centre[other]
+        if not len(cells):
+            return
+        score = self.scores(cells, centre, which)
+        now = self.cost(cells, self.score[cells])
+        now = now + penalty * self.alone(cells, self.centre[cells], self.which[cells])
+        better = self.cost(cells, score) + penalty * self.alone(cells, centre, which) < now
+        for kept, new in ((self.centre, centre), (self.which, which), (self.score, score)):
+            kept[cells[better]] = new[better]
+
+    def scores(self, cells: torch.Tensor, centre: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """Scores of these neighbours, as in `Neighbours`; -inf where no patch may be found."""
+        found = torch.full_like(self.squares[cells], -torch.inf)
+        for number, (source, (gain, offset)) in enumerate(zip(self.sources, self.frames, strict=True)):
+            own = ((which == number) & source.allowed.flatten()[centre]).nonzero()[:, 0]
+            there = centre[own]
+            patches = self.rows[cells[own][:, None] + self.around @ self.step]  # (k, 9, C)
+            known = source.rows[there[:, None] + self.places(self.around, which[own])]
+            found[own] = (patches * known).sum((1, 2)) * gain[there] + offset[there]
+        return found
+
+    def alone(self, cells: torch.Tensor, centre: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """How many of the four patches beside each have a neighbour that does not lie beside these."""
+        beside = cells[:, None] + self.sides @ self.step  # (k, 4)
+        continued = self.centre[beside] == centre[:, None] + self.places(self.sides, which)
+        return (self.wanted[beside] & ~(continued & (self.which[beside] == which[:, None]))).sum(1)
 
 
 def likeness(target: torch.Tensor, centre: tuple[int, int], source: Source) -> torch.Tensor:

@@ -28,7 +28,10 @@ class PatchSettings:
         content_term: "pixels" compares the hole with the content reference as pictures (the paper's equation);
             "features" as features of a deeper layer (what the released code does).
         match: "ncc" (as published) or "l2", what a nearest neighbour is nearest by; see `patches.Source`. Correlation
-            does not mind how strong a pattern is: in large holes bright walls end up dark. Distance keeps it.
+            does not mind how strong a pattern is: in large holes bright walls end up dark. Distance keeps it, and
+            minds colours as far as ``colour_weight`` does (see `Objective`).
+        coherence: how much it counts that patches side by side find neighbours side by side (see `search.cohere`); 0:
+            each for itself, as published, which leaves fine grain flat.
         refresh: neighbours are searched anew every so many iterations; 0: once a level.
         copies: (degrees, scale) of turned and scaled copies of the known picture to be searched too, such as
             `RELEASED_COPIES`.
@@ -51,6 +54,7 @@ class PatchSettings:
     colour_weight: float = 10.0
     content_term: str = "pixels"
     match: str = "l2"
+    coherence: float = 1.0
     refresh: int = 10
     copies: tuple[tuple[float, float], ...] = ()
     overlap: int = 0
@@ -66,7 +70,7 @@ class PatchSettings:
             )
         object.__setattr__(self, "sizes", tuple(sizes))
         check.integer(self.iterations, "iterations", 1)
-        for name in ("content_weight", "texture_weight", "tv_weight", "colour_weight"):
+        for name in ("content_weight", "texture_weight", "tv_weight", "colour_weight", "coherence"):
             check.number(getattr(self, name), name, 0)
         if self.content_weight == self.texture_weight == self.tv_weight == 0:
             raise ValueError("all three weights are 0, expected one that is more: there is nothing to optimise.")
