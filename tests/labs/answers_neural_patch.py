@@ -477,11 +477,83 @@ def pyramid_lazy(photo, mask, sides, content, optimise):
     return content(photo, mask)
 
 
+# neural_patch.coherence
+
+
+def coherence_loop(offsets):
+    height, width = offsets.shape[-2:]
+    agree = []
+    for y in range(height):
+        for x in range(width):
+            for v, u in ((y, x + 1), (y + 1, x)):
+                if v < height and u < width:
+                    a, b = offsets[0, :, y, x].tolist(), offsets[0, :, v, u].tolist()
+                    if not any(map(math.isnan, a + b)):
+                        agree.append(a == b)
+    return sum(agree) / len(agree)
+
+
+def _beside(offsets):
+    """Pairs of offsets (2, N), NaN ones too, across and down."""
+    field = offsets[0]
+    return [
+        (field[:, :, 1:].flatten(1), field[:, :, :-1].flatten(1)),
+        (field[:, 1:].flatten(1), field[:, :-1].flatten(1)),
+    ]
+
+
+def _agree(pairs, how=torch.all):
+    """Whether pairs agree, of those that are both there."""
+    return [how(a == b, 0)[~(a + b).isnan().any(0)] for a, b in pairs]
+
+
+def coherence_pairs(offsets):
+    return torch.cat(_agree(_beside(offsets))).float().mean()
+
+
+def coherence_count(offsets):
+    return torch.cat(_agree(_beside(offsets))).sum()
+
+
+def coherence_differing(offsets):
+    return 1 - coherence_pairs(offsets)
+
+
+def coherence_every_cell(offsets):
+    return torch.cat([(a == b).all(0) for a, b in _beside(offsets)]).float().mean()
+
+
+def coherence_one_number(offsets):
+    return torch.cat(_agree(_beside(offsets), torch.any)).float().mean()
+
+
+def coherence_across(offsets):
+    return _agree(_beside(offsets)[:1])[0].float().mean()
+
+
+def coherence_two_means(offsets):
+    return sum(a.float().mean() for a in _agree(_beside(offsets))) / 2
+
+
+def coherence_nan(offsets):
+    return offsets.diff(dim=3).mean() + coherence_pairs(offsets)
+
+
+def coherence_map(offsets):
+    return (offsets.diff(dim=3) == 0).all(1)
+
+
+def coherence_components(offsets):
+    a, b = (torch.cat(t, 1) for t in zip(*_beside(offsets), strict=True))
+    return (a == b)[:, ~(a + b).isnan().any(0)].float().mean()
+
+
 RIGHT = {
     "neural_patch.total_variation": [variation_loop, variation_selected],
     "neural_patch.nearest": [nearest_loop, nearest_convolution],
     "neural_patch.joint_loss": [loss_selected, loss_stacked],
     "neural_patch.pyramid": [pyramid_loop, pyramid_recursive],
+    "neural_patch.coherence": [coherence_loop, coherence_pairs],
 }
 WRONG = {
     "neural_patch.total_variation": [
@@ -551,5 +623,16 @@ WRONG = {
         ("enlarge the result before with wb.image.resize", pyramid_bilinear),
         ("You return another picture than the last level's result", pyramid_returns_the_start),
         ("You never call optimise", pyramid_lazy),
+    ],
+    "neural_patch.coherence": [
+        ("You count the pairs", coherence_count),
+        ("You tell the share of pairs that differ", coherence_differing),
+        ("You divide by all pairs of cells", coherence_every_cell),
+        ("One equal number of the two is enough", coherence_one_number),
+        ("You look in one direction only", coherence_across),
+        ("You average each direction by itself", coherence_two_means),
+        ("You get NaN", coherence_nan),
+        ("You return shape (1, 7, 8)", coherence_map),
+        ("You count right and down apart", coherence_components),
     ],
 }

@@ -1,4 +1,4 @@
-"""Exercises of notebook 12: total variation, the nearest neural patch, the joint loss, and coarse to fine."""
+"""Exercises of notebook 12: total variation, the nearest neural patch, the joint loss, coarse to fine, coherence."""
 
 from types import SimpleNamespace
 
@@ -470,9 +470,88 @@ def _same(a: torch.Tensor, b: torch.Tensor, where=1.0) -> bool:
     return torch.allclose(a * where, b * where, atol=1e-5)
 
 
+def coherence(offsets: torch.Tensor) -> torch.Tensor:
+    """How often hole patches side by side have neighbours side by side.
+
+    Neighbours lie as their patches do exactly where the two offsets are the same, right and down.
+
+    Args:
+        offsets: (1, 2, h, w), where each hole patch found its neighbour; NaN where there is no hole patch.
+
+    Returns:
+        The share, 0 to 1, of the pairs of hole patches (side by side, or one above the other) with equal offsets.
+    """
+    equal = pairs = 0
+    for axis in (2, 3):
+        steps = offsets.diff(dim=axis)  # (1, 2, ...), NaN where a patch is missing
+        equal = equal + (steps == 0).all(1).sum()
+        pairs = pairs + (~steps.isnan().any(1)).sum()
+    return equal / pairs
+
+
+def _test_coherence(answer) -> None:
+    for seed in (0, 1):
+        offsets = _pieces(seed)
+        got = call(answer, offsets.clone())
+        expect(
+            isinstance(got, (int, float, torch.Tensor)),
+            f"You return a {type(got).__name__}, expected the share, a number.",
+        )
+        expect(
+            not isinstance(got, torch.Tensor) or got.numel() == 1,
+            f"You return shape {tuple(getattr(got, 'shape', ()))}, expected one number for the whole field.",
+        )
+        _compare_coherence(float(got), offsets)
+
+
+def _pieces(seed: int) -> torch.Tensor:
+    """Offsets of a hole of ragged shape, (1, 2, 7, 9): constant in pieces, some single ones their own."""
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.full((1, 2, 7, 9), torch.nan)
+    offsets[..., 1:6, 1:8] = torch.tensor([8.0, -4.0])[:, None, None]
+    offsets[:, 0, 3:6, 2:5] = 12.0
+    offsets[:, 1, 1:4, 6] = 16.0
+    for y, x in torch.randint(1, 6, (4, 2), generator=generator).tolist():
+        offsets[0, :, y, x] = torch.randn(2, generator=generator)
+    offsets[..., 1, :3] = torch.nan
+    offsets[..., 4:, 7] = torch.nan
+    return offsets
+
+
+def _compare_coherence(got: float, offsets: torch.Tensor) -> None:
+    steps = [offsets.diff(dim=axis) for axis in (2, 3)]
+    there = [~step.isnan().any(1) for step in steps]
+    same = [(step == 0).all(1) for step in steps]
+    equal, pairs = (sum(int(t.sum()) for t in each) for each in (same, there))
+    right = equal / pairs
+
+    def like(other) -> bool:
+        return abs(got - float(other)) < 1e-4
+
+    expect(got == got, "You get NaN: expected only pairs of two hole patches; NaN stands where there is none.")
+    expect(not like(equal), "You count the pairs with equal offsets: expected their share of all pairs.")
+    expect(not like(1 - right), "You tell the share of pairs that differ: expected that of those that agree.")
+    expect(
+        not like(equal / sum(t.numel() for t in there)),
+        "You divide by all pairs of cells: expected those of two hole patches, NaN stands where there is none.",
+    )
+    either = sum(int((step == 0).any(1).sum()) for step in steps) / pairs
+    expect(not like(either), "One equal number of the two is enough for you: expected right and down to be equal.")
+    apart = sum(int((step == 0).sum()) for step in steps) / (2 * pairs)
+    expect(not like(apart), "You count right and down apart: expected pairs that agree in both.")
+    alone = [float(s.sum() / t.sum()) for s, t in zip(same, there, strict=True)]
+    expect(not any(map(like, alone)), "You look in one direction only: expected pairs across and pairs down.")
+    expect(
+        not like(sum(alone) / 2),
+        "You average each direction by itself: expected one share of all pairs, whichever way they lie.",
+    )
+    expect(like(right), f"You get {got:.4g}: expected {right:.4g}.")
+
+
 EXERCISES = (
     Exercise("neural_patch.total_variation", total_variation, _test_total_variation),
     Exercise("neural_patch.nearest", nearest, _test_nearest),
     Exercise("neural_patch.joint_loss", joint_loss, _test_joint_loss),
     Exercise("neural_patch.pyramid", pyramid, _test_pyramid),
+    Exercise("neural_patch.coherence", coherence, _test_coherence),
 )

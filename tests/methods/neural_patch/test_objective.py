@@ -66,7 +66,7 @@ def test_slopes_against_finite_differences(level, network, content_term, match):
 @pytest.mark.parametrize("match", ["ncc", "l2"])
 def test_the_texture_term_equals_the_plain_one_on_the_whole_picture(level, network, match):
     """Window, scale, search and folding change nothing: unfold everything, compare everything, gather."""
-    o = objective(level, network, match=match)
+    o = objective(level, network, match=match, coherence=0)
     assert o.box != (0, 0, 176, 160)
     x = changed(o.start)
     terms = o.terms(x, o.wishes(o.search(x)))
@@ -104,7 +104,7 @@ def test_a_search_by_distance_minds_colours_and_one_by_correlation_does_not(netw
     lone = make_level(1, 1, both, mask, 8)
     red = {}
     for match in ("l2", "ncc"):
-        o = objective(lone, network, match=match, layers=("relu3_1",))
+        o = objective(lone, network, match=match, coherence=0, layers=("relu3_1",))
         _, there = o.matches("relu3_1", o.search(o.start)["relu3_1"])
         red[match] = (there[:, 0] < 64).double().mean().item()
     assert red["l2"] == 0 < red["ncc"]
@@ -186,12 +186,12 @@ def test_copies_are_searched_too(network):
 
 
 def test_similarity_of_one_patch(level, network):
-    o = objective(level, network)
+    o = objective(level, network, coherence=0)
     values, middle = o.similarity(o.start, "relu3_1", (99, 78))
     assert values.shape == (1, 1, 40, 44)
     assert max(abs(middle[0] - 99), abs(middle[1] - 78)) <= 2  # a cell is 4 pixels wide
     offset = o.offsets("relu3_1", o.search(o.start)["relu3_1"])[0, :, int(middle[1]) // 4, int(middle[0]) // 4]
-    best = divmod(int(values.nan_to_num(-1).argmax()), 44)
+    best = divmod(int(values.nan_to_num(-1e9).argmax()), 44)
     assert (best[1] * 4 + 2 - middle[0], best[0] * 4 + 2 - middle[1]) == tuple(offset.tolist())
 
 
@@ -206,6 +206,7 @@ def test_similarity_of_one_patch(level, network):
         ({"content_weight": 0, "texture_weight": 0, "tv_weight": 0}, ValueError, "all three weights are 0"),
         ({"content_term": "colours"}, ValueError, "content_term is 'colours', expected one of: pixels, features"),
         ({"match": "cosine"}, ValueError, "match is 'cosine'"),
+        ({"coherence": -1}, ValueError, "coherence is -1"),
         ({"refresh": -1}, ValueError, "refresh is -1"),
         ({"copies": 9}, TypeError, r"copies is 9, expected pairs \(degrees, scale\)"),
         ({"copies": ((1, 2, 3),)}, TypeError, r"copies\[0\] is \(1, 2, 3\)"),

@@ -5,7 +5,7 @@ import torch
 
 from tests.methods.neural_patch import plain
 from workbench.methods.neural_patch.patches import Source, fold, patch_centres, texture_energy
-from workbench.methods.neural_patch.search import find_neighbours, likeness
+from workbench.methods.neural_patch.search import cohere, find_neighbours, likeness
 
 
 def features(channels=7, height=13, width=18, seed=0, dtype=torch.float64):
@@ -42,6 +42,72 @@ def test_search_agrees_with_brute_force(match, block_bytes):
     centres, _ = plain.neighbours(target, wanted, source, allowed, match)
     assert torch.equal(found.centre, centres)
     assert (found.map == 0).all()
+
+
+@pytest.mark.parametrize("match", ["ncc", "l2"])
+def test_a_ragged_hole_is_searched_in_stripes_to_the_same_end(match):
+    """Wider than several stripes, columns without any hole between."""
+    source, target = features(3, 20, 170), features(3, 20, 170, seed=1)
+    cells = hole(20, 170, (4, 9, 12, 21)) | hole(20, 170, (10, 16, 47, 66)) | hole(20, 170, (2, 3, 140, 141))
+    wanted, allowed = patch_centres(cells, "any"), patch_centres(~cells, "all")
+    found = find_neighbours(target, wanted, [Source(source, allowed, match)])
+    assert torch.equal(found.centre, plain.neighbours(target, wanted, source, allowed, match)[0])
+
+
+def plain_coherence(target, wanted, sources, found, weight):
+    """E of `cohere`, told patch by patch; the mean distance is that of the nearest neighbours."""
+
+    def distances(neighbours):
+        own, every = plain.unfold(target)[wanted.flatten()], [plain.unfold(s.features) for s in sources]
+        theirs = torch.stack([every[m][c] for m, c in zip(neighbours.map, neighbours.centre, strict=True)])
+        if sources[0].match == "ncc":
+            return 1 - (own * theirs).sum(1) / (own.norm(dim=1) * theirs.norm(dim=1))
+        return (own - theirs).square().sum(1)
+
+    penalty = weight * distances(find_neighbours(target, wanted, sources)).mean()
+    places = {tuple(place): k for k, place in enumerate(wanted.nonzero().tolist())}
+    apart = 0
+    for (y, x), k in places.items():
+        for step, beside in ((1, (y, x + 1)), (sources[0].width, (y + 1, x))):
+            if beside in places:
+                j = places[beside]
+                apart += found.map[j] != found.map[k] or found.centre[j] != found.centre[k] + step
+    return distances(found).sum() + penalty * apart
+
+
+@pytest.mark.parametrize("match", ["ncc", "l2"])
+def test_coherence_lowers_its_energy_and_tells_true_scores(match):
+    target, cells = features(seed=2), hole()
+    wanted, allowed = patch_centres(cells, "any"), patch_centres(~cells, "all")
+    sources = [Source(features(seed=seed), allowed, match) for seed in (3, 4)]
+    begun = find_neighbours(target, wanted, sources)
+    assert cohere(target, wanted, sources, begun, 0) is begun
+    energies = [plain_coherence(target, wanted, sources, begun, 0.3)]
+    after = cohere(target, wanted, sources, begun, 0.3)
+    energies.append(plain_coherence(target, wanted, sources, after, 0.3))
+    energies.append(plain_coherence(target, wanted, sources, cohere(target, wanted, sources, after, 0.3), 0.3))
+    assert energies[0] > energies[1] >= energies[2]
+    assert allowed.flatten()[after.centre].all()
+    own = plain.unfold(target)[wanted.flatten()]
+    for k, (number, centre) in enumerate(zip(after.map, after.centre, strict=True)):
+        other = plain.unfold(sources[number].features)[centre]
+        score = own[k] @ other / other.norm() if match == "ncc" else own[k] @ other - other.square().sum() / 2
+        assert after.score[k].item() == pytest.approx(score.item())
+
+
+@pytest.mark.parametrize("match", ["ncc", "l2"])
+def test_coherence_finds_the_piece_that_was_moved_where_noise_hides_it(match):
+    source, cells = features(height=30, width=40), hole(30, 40, (18, 27, 22, 34))
+    wanted, allowed = patch_centres(cells, "any"), patch_centres(~cells, "all")
+    target = source.clone()
+    target[:, 17:28, 21:35] = source[:, 3:14, 5:19] + 2 * features(height=11, width=14, seed=9)
+    true = wanted.flatten().nonzero()[:, 0] - 14 * 40 - 16
+    sources = [Source(source, allowed, match)]
+    begun = find_neighbours(target, wanted, sources)
+    inner = patch_centres(hole(30, 40, (18, 27, 22, 34)), "all")[wanted]
+    right = [(n.centre == true)[inner].double().mean() for n in (begun, cohere(target, wanted, sources, begun, 1.0))]
+    assert right[0] < 0.8
+    assert right[1] == 1
 
 
 def test_scores_by_hand():

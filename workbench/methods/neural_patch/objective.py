@@ -104,8 +104,8 @@ class Objective:
     Features are computed in a window only, the hole's box and as far around as the network sees, which changes nothing.
 
     **Time and memory**: 512 x 512 with a 256 x 256 hole, three levels of 100 iterations with the bundled classifier's
-    relu2_1 and relu3_2, took 174 processor seconds, 88 by the clock on two cores, and 293 MiB beside what stood there,
-    as measured by `tests/benchmarks`. Nothing grows with the number of pairs of patches.
+    relu2_1 and relu3_2, took 152 processor seconds, 76 by the clock on two cores, and 334 MiB beside what stood there.
+    Nothing grows with the number of pairs of patches.
 
     Args:
         level: where.

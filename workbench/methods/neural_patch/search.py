@@ -13,7 +13,7 @@ from workbench.methods.neural_patch.patches import Neighbours, Source
 
 BLOCK_BYTES = 2**20
 """What one block of products takes: small enough to stay in a core's cache while it is summed."""
-STRIPE = 16
+STRIPE = 48
 """Columns that are searched at a time: a ragged hole costs what it covers, not what its box does."""
 _AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 _SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
