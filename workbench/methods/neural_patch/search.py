@@ -117,7 +117,8 @@ def cohere(
     neighbours are not; d = |P - Q|^2 ("l2") or 1 - correlation ("ncc"), its mean that of the nearest neighbours
 
     Lines of patches are visited down, up, right and left. Each patch is offered what continues the neighbour of the
-    patch before it, and takes that where E falls. So E never rises, and whole pieces of the picture spread.
+    patch before it, and takes that where E would fall by it alone: whole pieces of the picture spread. A line decides
+    at once, so that E falls as a rule, without a guarantee.
 
     Args:
         target, wanted, sources: as searched.
@@ -153,19 +154,22 @@ class _Field:
         self.sources, self.wanted = sources, F.pad(wanted, (1, 1, 1, 1)).flatten()
         self.inner = torch.arange(len(self.wanted), device=wanted.device).view(-1, width)[1:-1, 1:-1]
         self.patches = self.wanted.nonzero()[:, 0]
-        self.step = torch.tensor([width, 1], device=wanted.device)
+        self.width = width
         padded = F.pad(target, (1, 1, 1, 1))
         self.rows = padded.flatten(1).T.contiguous()
         self.squares = F.avg_pool2d(padded.square().sum(0)[None, None], 3, 1, 1, divisor_override=1).flatten()
         self.which = torch.zeros_like(self.wanted, dtype=torch.int64).index_copy(0, self.patches, found.map)
         self.centre = torch.zeros_like(self.which).index_copy(0, self.patches, found.centre)
         self.score = self.squares.new_zeros(len(self.which)).index_copy(0, self.patches, found.score)
-        self.around = torch.tensor(_AROUND, device=wanted.device)  # (9, 2)
-        self.sides = torch.tensor(_SIDES, device=wanted.device)  # (4, 2)
+        self.around, self.sides = (torch.tensor(moves, device=wanted.device) for moves in (_AROUND, _SIDES))
         self.frames = [[F.pad(t, (1, 1, 1, 1)).flatten() for t in (s.gain, s.offset)] for s in sources]
 
+    def steps(self, moves: torch.Tensor) -> torch.Tensor:
+        """How far moves (M, 2), down and right, are on the grid: (M,)."""
+        return moves[:, 0] * self.width + moves[:, 1]
+
     def places(self, moves: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """How far moves (M, 2), down and right, are in the maps (k,) of sources: (k, M)."""
+        """The same in the maps (k,) of sources: (k, M)."""
         widths = torch.tensor([source.width for source in self.sources], device=which.device)[which]
         return widths[:, None] * moves[:, 0] + moves[:, 1]
 
@@ -179,7 +183,7 @@ class _Field:
     def offer(self, line: torch.Tensor, dy: int, dx: int, penalty: torch.Tensor) -> None:
         """Each patch of a line is offered what continues the neighbour of the one before it."""
         move = torch.tensor([[dy, dx]], device=line.device)
-        back = (move * self.step).sum()
+        back = self.steps(move)
         cells = line[self.wanted[line] & self.wanted[line - back]]
         which = self.which[cells - back]
         centre = self.centre[cells - back] + self.places(move, which)[:, 0]
@@ -198,16 +202,17 @@ class _Field:
         """Scores of these neighbours, as in `Neighbours`; -inf where no patch may be found."""
         found = torch.full_like(self.squares[cells], -torch.inf)
         for number, (source, (gain, offset)) in enumerate(zip(self.sources, self.frames, strict=True)):
-            own = ((which == number) & source.allowed.flatten()[centre]).nonzero()[:, 0]
+            own = (which == number).nonzero()[:, 0]
+            own = own[source.allowed.flatten()[centre[own]]]
             there = centre[own]
-            patches = self.rows[cells[own][:, None] + self.around @ self.step]  # (k, 9, C)
+            patches = self.rows[cells[own][:, None] + self.steps(self.around)]  # (k, 9, C)
             known = source.rows[there[:, None] + self.places(self.around, which[own])]
             found[own] = (patches * known).sum((1, 2)) * gain[there] + offset[there]
         return found
 
     def alone(self, cells: torch.Tensor, centre: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         """How many of the four patches beside each have a neighbour that does not lie beside these."""
-        beside = cells[:, None] + self.sides @ self.step  # (k, 4)
+        beside = cells[:, None] + self.steps(self.sides)  # (k, 4)
         continued = self.centre[beside] == centre[:, None] + self.places(self.sides, which)
         return (self.wanted[beside] & ~(continued & (self.which[beside] == which[:, None]))).sum(1)
 
