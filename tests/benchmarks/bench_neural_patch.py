@@ -112,7 +112,7 @@ def tell_runs(network, size: int, iterations: int) -> None:
         ("plain, default refresh", PlainSolver, PatchSettings().refresh),
         ("ours, default refresh", Solver, PatchSettings().refresh),
     ):
-        settings = PatchSettings((size,), iterations, match="ncc", colour_weight=0.0, refresh=refresh)
+        settings = PatchSettings((size,), iterations, match="ncc", coherence=0, colour_weight=0.0, refresh=refresh)
         solver = kind(image, mask, network, None, settings)
         start = time.process_time()
         for _ in range(iterations):
