@@ -15,7 +15,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if path.stem not in ("00_start", "20_your_photos")]
 """Those with exercises; the two others are for use."""
 MANY_EXERCISES = {
-    "04_latent_diffusion": 6, "07_find_the_fault": 6, "13_spl": 5, "15_mimicbrush": 5, "16_diffumatting": 7,
+    "04_latent_diffusion": 6, "07_find_the_fault": 6, "12_neural_patch": 5,
+    "13_spl": 5, "15_mimicbrush": 5, "16_diffumatting": 7,
 }  # fmt: skip
 """How many a lesson may have, where it is more than 4: a formula or shape for each part, a diagnosis for each fault."""
 
