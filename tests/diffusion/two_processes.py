@@ -14,7 +14,7 @@ from workbench.diffusion.denoiser import Denoising
 from workbench.diffusion.training import ModelTask, Settings, Trainer, _Batches, make_accelerator
 from workbench.diffusion.training_data import gaussian, generator
 
-SETTINGS = Settings(steps=2, batch_size=4, warmup=1, learning_rate=1e-2, checkpoint_seconds=1e9)
+SETTINGS = Settings(steps=2, batch_size=4, warmup=1, learning_rate=1e-2, checkpoint_seconds=1e9, precision="no")
 
 
 class Toy(ModelTask):
