@@ -137,6 +137,23 @@ def test_two_processes_give_the_gradients_of_one(latents, tmp_path):
     assert max(value.abs().max() for name, value in one.items() if not name.startswith("after.")) > 1e-3
 
 
+def test_runs_of_one_process_each_have_their_own_precision(latents, tmp_path):
+    """accelerate itself lets the first one decide for all."""
+    numbers, losses = [[0, 0, i] for i in range(4)], {}
+    for name, precision in (("bf16", "bf16"), ("float32", "no"), ("again", "bf16")):
+        torch.manual_seed(0)
+        trainer = Trainer(Toy(latents), replace(SETTINGS, precision=precision), tmp_path / name)
+        batch = trainer.task.batch(numbers)
+        with torch.no_grad():
+            exact = trainer.task.objective(batch)["loss"].item()
+        losses[name] = trainer.update(batch)["loss"].item(), exact
+    (half, exact), (single, same) = losses["bf16"], losses["float32"]
+    assert single == same == exact
+    assert half != exact
+    assert half == pytest.approx(exact, rel=0.05)
+    assert losses["again"] == losses["bf16"]
+
+
 @pytest.mark.long
 def test_the_loss_falls_on_a_handful_of_latents(latents, tmp_path):
     trainer = Trainer(Toy(0.1 * latents), replace(SETTINGS, steps=30, warmup=3), tmp_path)

@@ -58,7 +58,7 @@ class _Words:
 
 def main(source: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    accelerator = make_accelerator(SETTINGS)
+    accelerator = make_accelerator()
     task = Toy(load_file(source / "latents.safetensors")["latents"])
     trainer = Trainer(task, SETTINGS, out / "run", accelerator)
     part = _Batches(task, SETTINGS, accelerator.process_index, accelerator.num_processes)

@@ -109,7 +109,7 @@ def carry_out(options, name: str, defaults: dict, build: Callable[..., ModelTask
     run = Path(options.folder or f"checkpoints/{name}")
     try:
         settings = Settings(**{**defaults, **given})
-        accelerator = make_accelerator(settings)
+        accelerator = make_accelerator()
         task = build(options, settings, run, accelerator)
         trainer = Trainer(task, settings, run, accelerator)
         if not options.export_now:
@@ -127,7 +127,7 @@ def _export(trainer: Trainer, options) -> None:
     told = (
         f"{trainer.task.before}{trainer.step} updates of {s.batch_size} {trainer.task.items} "
         f"in {trainer.elapsed() / 60:.0f} minutes, AdamW, learning rate {s.learning_rate:g} (warm-up, cosine), "
-        f"precision {trainer.accelerator.mixed_precision}, averaged weights ({s.ema:g}), seed {s.seed}"
+        f"precision {trainer.precision}, averaged weights ({s.ema:g}), seed {s.seed}"
     )
     trainer.task.objective.eval()
     with trainer.ema.applied(trainer.task.objective):

@@ -171,13 +171,9 @@ def learning_rate(settings: Settings, step: int, progress: float) -> float:
     return settings.learning_rate * rise * (settings.final + (1 - settings.final) * cosine)
 
 
-def make_accelerator(settings: Settings) -> Accelerator:
+def make_accelerator() -> Accelerator:
     """What this process computes on: its GPU if there is one, else the CPU; alone, or one of torchrun's processes."""
-    gpu = torch.accelerator.is_available()
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if computes_bf16("cuda" if gpu else "cpu") else "no"
-    return Accelerator(cpu=not gpu, mixed_precision=precision)
+    return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 class Trainer:
@@ -195,7 +191,10 @@ class Trainer:
 
     def __init__(self, task: ModelTask, settings: Settings, folder, accelerator: Accelerator | None = None):
         self.task, self.settings, self.folder = task, settings, Path(folder)
-        self.accelerator = accelerator or make_accelerator(settings)
+        self.accelerator = accelerator or make_accelerator()
+        self.precision = settings.precision  # accelerate would have one for all of a process's runs
+        if self.precision == "auto":
+            self.precision = "bf16" if computes_bf16(self.accelerator.device.type) else "no"
         self.parameters = [p for p in task.objective.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             self.parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
@@ -236,7 +235,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
-        losses = self.objective(batch)
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            losses = self.objective(batch)
         self.accelerator.backward(losses["loss"])
         self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
         self.optimizer.step()

@@ -707,13 +707,22 @@ def test_a_fault_while_playing_by_itself_is_told(run):
 
 
 def test_pause_from_another_thread_is_heard(make_run):
-    run = make_run(steps=4000)
-    player = RunPlayer(run)
-    timer = threading.Timer(0.3, player.buttons["pause"].click)
-    timer.start()
+    run = make_run(steps=100)
+    player, compute = RunPlayer(run), run._compute
+    clicking = threading.Thread(target=player.buttons["pause"].click)
+
+    def compute_and_click():
+        compute()
+        if run.computed == 50:  # the click comes while step 50 is being done
+            clicking.start()
+            deadline = time.monotonic() + 10
+            while player.running and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+    run._compute = compute_and_click
     player.finish()
-    timer.join()
-    assert 0 < run.i < 4000
+    clicking.join()
+    assert run.i == 50
     assert not player.running
 
 
