@@ -3,6 +3,7 @@
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,6 +88,20 @@ def test_pictures_depend_on_seed_and_on_the_shift(small, monkeypatch):
     assert not torch.allclose(images, of_diffumatting.painted(small.pipe, "a photo of a ball", shifted=True), atol=1e-3)
 
 
+def test_a_share_of_synthetic_things_by_hand(small, monkeypatch):
+    kinds = iter(["creature", "net"])
+    monkeypatch.setattr(data, "sprite", lambda name: SimpleNamespace(kind=next(kinds)))
+    errors = {0: [[10.0, 4.0], [6.0, 2.0]], 25: [[4.0, 4.0], [2.0, 2.0]], 50: [[8.0, 1.0], [2.0, 1.0]]}
+    errors |= {75: [[6.0, 1.0], [5.0, 3.0]], 100: [[9.0, 9.0], [9.0, 9.0]]}  # (seeds, sprites)
+    monkeypatch.setattr(of_diffumatting, "_customer", lambda share: np.array(errors[share]))
+    found = of_diffumatting.factory_helps()
+    assert found["real alone - mixed, MSE"] == pytest.approx([3.5, 1.0])
+    assert found["the same, trainings"] == pytest.approx([3.0, 1.5])
+    assert found["per cent lower, characters"] == pytest.approx([43.75])
+    assert found["per cent lower, other things"] == pytest.approx([100 / 3])
+    assert found["100 % synthetic, MSE"] == [9.0, 9.0]
+
+
 def test_greenness_by_hand():
     image = torch.zeros(1, 3, 18, 27)
     image[:, 1] = 0.5  # green everywhere
@@ -100,5 +115,5 @@ def test_a_training_that_is_missing_is_told_with_its_command(tmp_path, monkeypat
         check.NotAvailable, match=r"dm-lora is not there. Train it: .* paint .* --matting-weight 0 --fold"
     ):
         of_diffumatting.trained("dm-lora")
-    with pytest.raises(check.NotAvailable, match=r"--synthetic-share 0.25 --folder checkpoints/matting-25"):
-        of_diffumatting.trained("matting-25")
+    with pytest.raises(check.NotAvailable, match=r"--synthetic-share 0.25 --seed 1 --folder checkpoints/matting-25-1"):
+        of_diffumatting.trained("matting-25-1")

@@ -10,7 +10,15 @@ import torch
 import workbench as wb
 from workbench.diffusion.lora import add_lora, lora_layers, save_lora
 from workbench.diffusion.models import seeded
-from workbench.methods.diffumatting import FolderMattes, captions, generate, make_dataset, matte
+from workbench.methods.diffumatting import (
+    FolderMattes,
+    SpriteMattes,
+    captions,
+    factory,
+    generate,
+    make_dataset,
+    matte,
+)
 from workbench.methods.diffumatting.generate import Matted
 from workbench.methods.diffumatting.loading import DiffuMatting
 
@@ -159,3 +167,19 @@ def test_the_factory(model, tmp_path):
         make_dataset(1, tmp_path / "no", "a ball", model=model)
     with pytest.raises(FileNotFoundError, match=r"manifest.json is not there"):
         captions(tmp_path)
+
+
+def test_the_factory_from_a_shell(model, sprites, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules[generate.__module__], "bundled_model", lambda: model)
+    out = ["--out", str(tmp_path / "made"), "--seed", "7"]
+    factory.main([*out, "--count", "2", "--like", str(sprites)])
+    factory.main([*out, "--count", "3", "--like", str(sprites)])  # goes on
+    told = captions(tmp_path / "made")
+    assert list(told.values()) == [SpriteMattes([sprites])[k].caption for k in range(3)]
+    with pytest.raises(SystemExit, match="ValueError: .* was begun with other prompts"):
+        factory.main([*out, "--prompts", "a ball"])
+    with pytest.raises(SystemExit, match="FileNotFoundError: "):
+        factory.main([*out, "--like", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        factory.main(out)
+    assert "one of the arguments --prompts --like is required" in capsys.readouterr().err

@@ -1,12 +1,19 @@
-"""The matting factory: as many things with mattes as one likes, in a folder."""
+"""The matting factory: as many things with mattes as one likes, in a folder.
 
+``python -m workbench.methods.diffumatting.factory --help`` is `make_dataset` from a shell.
+"""
+
+import argparse
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from workbench import check
 from workbench.image import save_image
+from workbench.methods.diffumatting.data import SpriteMattes
 from workbench.methods.diffumatting.evaluation import gsg
 from workbench.methods.diffumatting.generate import generate
 from workbench.methods.diffumatting.loading import DiffuMatting
@@ -16,7 +23,14 @@ PARTS = ("image", "alpha", "foreground")
 
 
 def make_dataset(
-    n: int, folder, prompts: Sequence[str], *, seed: int = 0, model: DiffuMatting | None = None, **options
+    n: int,
+    folder,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    model: DiffuMatting | None = None,
+    progress: bool = True,
+    **options,
 ) -> Path:
     """Paints n things and writes picture, matte and foreground of each, and a manifest.
 
@@ -30,6 +44,7 @@ def make_dataset(
         prompts: what is painted; that the background is green is added.
         seed: of the first.
         model: None takes the bundled one.
+        progress: shows a bar.
         **options: of `generate`.
 
     Returns:
@@ -50,7 +65,7 @@ def make_dataset(
     folder = Path(folder)
     plan = {"seed": seed, "prompts": list(prompts), "options": {key: repr(v) for key, v in sorted(options.items())}}
     told = _begun(folder, plan)
-    for k in range(n):
+    for k in tqdm(range(n), unit="thing", disable=not progress):
         name = f"{k:05d}"
         if name in told["things"] and all((folder / part / f"{name}.png").exists() for part in PARTS):
             continue
@@ -97,3 +112,31 @@ def _write(file: Path, told: dict) -> None:
     part = file.with_name(f".{file.name}.part")
     part.write_text(json.dumps(told, indent=1) + "\n")
     os.replace(part, file)
+
+
+def main(arguments=None) -> None:
+    """Reads the command line, paints."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workbench.methods.diffumatting.factory",
+        description="Paints things with mattes into a folder. Interrupted, the same command goes on.",
+    )
+    parser.add_argument("--out", required=True, help="the folder to write to")
+    parser.add_argument("--count", type=int, default=200, help="how many things (200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first; each thing has its own (0)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompts", nargs="+", help="what is painted, in turn")
+    what.add_argument("--like", nargs="+", metavar="FOLDER", help="rendered sprites, whose captions are the prompts")
+    options = parser.parse_args(arguments)
+    try:
+        prompts = options.prompts or _captions(SpriteMattes(options.like))
+        make_dataset(options.count, options.out, prompts, seed=options.seed)
+    except (ValueError, TypeError, OSError, check.NotAvailable) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+
+
+def _captions(sprites: SpriteMattes) -> list[str]:
+    return [sprites[k].caption for k in range(len(sprites))]
+
+
+if __name__ == "__main__":
+    main()
