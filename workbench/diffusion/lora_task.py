@@ -324,9 +324,13 @@ class LoraTask(ModelTask):
         shown = self.pipe._progress_bar_config if hasattr(self.pipe, "_progress_bar_config") else {}
         self.pipe.set_progress_bar_config(disable=True)
         try:
-            return self.pipe(**given, generator=seeds, output_type="pt").images.float().cpu()
+            return self.pipe(**given, **self._start(seeds), generator=seeds, output_type="pt").images.float().cpu()
         finally:
             self.pipe.set_progress_bar_config(**shown)
+
+    def _start(self, seeds: list[torch.Generator]) -> dict[str, torch.Tensor]:
+        """What sampling begins with: {"latents": (N, 4, h, w)}, or nothing for the pipeline's own noise."""
+        return {}
 
     def _shown_holes(self) -> torch.Tensor:
         """A box in each picture, always the same, or what is not known of it: (N, 1, H, W)."""

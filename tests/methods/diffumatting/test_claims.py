@@ -16,7 +16,7 @@ from workbench.methods.diffumatting import make_head, make_matting_network, make
 from workbench.methods.diffumatting.loading import DiffuMatting
 
 CLAIMS = {claim.name: claim for claim in of_diffumatting.CLAIMS}
-COUNT = {"D1": 2, "D6": 2, "D7": 1}
+COUNT = {"D1": 2, "D6": 2, "D7": 1, "D9": 2}
 """Prompts; the others count sprites."""
 
 
@@ -100,6 +100,21 @@ def test_a_share_of_synthetic_things_by_hand(small, monkeypatch):
     assert found["per cent lower, characters"] == pytest.approx([43.75])
     assert found["per cent lower, other things"] == pytest.approx([100 / 3])
     assert found["100 % synthetic, MSE"] == [9.0, 9.0]
+
+
+def test_whose_screens_are_green(small, monkeypatch):
+    """The same pipeline each time, so that only the colour of what it shows counts."""
+    green, red, blue = (torch.eye(3)[k].view(1, 3, 1, 1).expand(1, 3, 16, 16) for k in (1, 0, 2))
+    shown = iter([red, blue, green] * 2)
+    monkeypatch.setattr(of_diffumatting, "painted", lambda pipe, words: next(shown))
+    monkeypatch.setattr(of_diffumatting, "generated", lambda words: green)
+    found = of_diffumatting.screens_are_green()
+    far = 255 * 2**0.5
+    assert found["half of the prompt's GSG - DiffuMatting's"] == pytest.approx([far / 2, far / 2])
+    assert found["GSG, prompt"] == found["GSG, prompt, DiffuMatting's decoder"] == pytest.approx([far, far])
+    assert found["delta-E, DiffuMatting"] == pytest.approx([0, 0], abs=1e-3)
+    assert found["delta-E, DiffuMatting, plain noise"] == pytest.approx([0, 0], abs=1e-3)
+    assert found["delta-E, prompt"][0] > 50
 
 
 def test_greenness_by_hand():

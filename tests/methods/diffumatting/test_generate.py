@@ -18,6 +18,7 @@ from workbench.methods.diffumatting import (
     generate,
     make_dataset,
     matte,
+    on_canvas,
 )
 from workbench.methods.diffumatting.generate import Matted
 from workbench.methods.diffumatting.loading import DiffuMatting
@@ -144,6 +145,19 @@ def test_refusals(model, untrained_models):
         DiffuMatting(model.pipe, type(model.head)(9, 4))
     assert wb.methods.diffumatting.generate is generate
     assert "diffumatting" not in wb.list_methods()
+
+
+def test_on_a_canvas(model):
+    canvas = torch.full((1, 4, 8, 8), 3.0)
+    given = dataclasses.replace(model, canvas=canvas)
+    made, plain = (generate("a photo of a ball", 3, model=m, **CALL) for m in (given, model))
+    assert not torch.equal(made.image, plain.image)
+    noise = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(3))
+    latents = on_canvas(noise, canvas, model.pipe.scheduler)
+    assert torch.equal(generate("a photo of a ball", 3, model=model, latents=latents, **CALL).image, made.image)
+    assert torch.equal(generate("a photo of a ball", 3, model=given, latents=noise, **CALL).image, plain.image)
+    own = generate("a photo of a ball", 3, model=given, num_inference_steps=1)  # of the pipeline's own size
+    assert own.image.shape == (1, 3, 32, 32)
 
 
 def test_the_factory(model, tmp_path):

@@ -9,7 +9,8 @@ import workbench as wb
 from tests.methods.diffumatting.conftest import thing
 from tests.stepping import narrow
 from workbench.diffusion.lora import lora_layers
-from workbench.methods.diffumatting import DiffuMattingTask, load_diffumatting, load_examples, on_green
+from workbench.image import to_signed
+from workbench.methods.diffumatting import DiffuMattingTask, load_diffumatting, load_examples, on_canvas, on_green
 
 NUMBERS = [[0, 3, item] for item in range(4)]
 
@@ -183,6 +184,32 @@ def test_to_look_at_and_what_is_written(task, pipe, tmp_path):
     torch.testing.assert_close(got, wanted, rtol=1e-2, atol=2e-3)  # half precision in the file
     features = torch.rand(1, model.head.config.channels, 8, 8)
     torch.testing.assert_close(model.head(features), task.head(features), rtol=1e-2, atol=1e-3)
+
+
+def test_painting_begins_on_what_was_learnt(task, pipe, tmp_path):
+    """What training knows at its last timestep: noise, and the mean of all pictures by the schedule's rest."""
+    canvas, noise = task.canvas(), torch.randn(2, 4, 8, 12)
+    means = torch.cat([pipe.vae.encode(to_signed(x[None])).latent_dist.mean for x in task.images[:3]])
+    torch.testing.assert_close(canvas, means.mean(0, keepdim=True) * pipe.vae.config.scaling_factor)
+    last = torch.tensor([pipe.scheduler.config.num_train_timesteps - 1])
+    noised = pipe.scheduler.add_noise(canvas.expand(2, -1, -1, -1), noise, last)
+    rest = 1 - pipe.scheduler.alphas_cumprod[-1]
+    torch.testing.assert_close(on_canvas(noise, canvas, pipe.scheduler) * rest.sqrt(), noised)
+    flat = torch.ones(1, 4, 3, 3)  # of another size
+    shift = on_canvas(noise, flat, pipe.scheduler) - noise
+    assert shift.std() < 1e-5
+    assert 0.05 < shift.mean() < 0.1
+    samples = task.samples(steps=1)
+    given = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+    (row,) = task.shown
+    again = pipe(
+        task.captions[row], latents=on_canvas(given, canvas, pipe.scheduler), num_inference_steps=1,
+        guidance_scale=1.0, height=32, width=48, output_type="pt",
+    ).images  # fmt: skip
+    torch.testing.assert_close(samples, again)
+    task.validate = dict
+    model = load_diffumatting(task.export(tmp_path / "made", "not at all"), None, pipe=pipe)
+    torch.testing.assert_close(model.canvas, canvas, rtol=1e-3, atol=1e-3)
 
 
 def test_examples_are_mirrored_and_square(mattes):

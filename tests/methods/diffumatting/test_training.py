@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import workbench as wb
 from tests.methods.diffumatting.conftest import SMALL, Made
 from tests.stepping import narrow
 from workbench.diffusion.denoiser import write_pipeline
+from workbench.diffusion.export import how_trained
 from workbench.diffusion.training import Settings, Trainer, read_log
 from workbench.methods.diffumatting import (
     MattingTask,
@@ -131,14 +133,23 @@ def test_the_command_line_paints(sprites, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "load_examples", functools.partial(load_examples, side=32))
     base = write_pipeline(tmp_path / "base", narrow.text_to_image(), "a test", "of nothing", "not at all", {})
     given = command("paint", sprites, tmp_path)
-    training.main([*given, "--base", str(base), "--things", "2", "--rank", "2", "--decode-every", "1"])
+    given += ["--base", str(base), "--things", "2", "--rank", "2", "--decode-every", "1", "--decoder", "none"]
+    training.main(given)
     folder = tmp_path / "made-paint"
-    assert json.loads((folder / "diffumatting.json").read_text()) == {"base": str(base)}
+    assert json.loads((folder / "diffumatting.json").read_text()) == {"base": str(base), "decoder": None}
     model = load_diffumatting(folder, None)
     assert model.head.config.channels == 24
     (numbers,) = (line["validation"] for line in read_log(tmp_path / "paint") if "validation" in line)
     assert set(numbers) == {"error", "green", "alpha_mse", "green_delta_e"}
     assert "1 updates of 1 pictures" in (folder / "README.md").read_text()
+    later = [*given, "--folder", str(tmp_path / "later"), "--export", str(tmp_path / "made-later")]
+    training.main([*later, "--begin", str(folder), "--learning-rate", "1e-9"])
+    one, other = (load_file(part / "lora.safetensors") for part in (folder, tmp_path / "made-later"))
+    assert all(torch.allclose(other[name], value, atol=1e-4) for name, value in one.items())
+    assert any(".lora_B." in name and value.any() for name, value in one.items())
+    assert how_trained(tmp_path / "made-later").count("1 updates of 1 pictures") == 2
+    with pytest.raises(SystemExit, match="has other weights than this task, expected the same rank"):
+        training.main([*later, "--folder", str(tmp_path / "wider"), "--begin", str(folder), "--rank", "3"])
 
 
 @pytest.mark.long
@@ -147,6 +158,9 @@ def test_the_command_line_refines_and_mattes(sprites, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "make_matting_network", lambda seed: make_matting_network(seed, widths=(8, 16)))
     training.main([*command("refine", sprites, tmp_path), "--vae", "none"])
     assert load_refiner(tmp_path / "made-refine").config.hidden == 3
+    again = [*command("refine", sprites, tmp_path), "--vae", "none", "--begin", str(tmp_path / "made-refine")]
+    training.main([*again, "--folder", str(tmp_path / "again"), "--export", str(tmp_path / "made-again")])
+    assert how_trained(tmp_path / "made-again").count("1 updates of 1 pictures") == 2
     training.main(command("matting", sprites, tmp_path))
     assert load_matting_network(tmp_path / "made-matting").multiple == 2
     with pytest.raises(SystemExit, match="synthetic_share is 0.5 and synthetic is None"):

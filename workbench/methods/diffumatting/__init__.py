@@ -2,8 +2,9 @@
 
 losses: each beside its formula. attention: where the word "green" is looked at. networks: matting head, refiner,
 matting network. data: things with exact mattes, on green and elsewhere. task: what is learnt; refining: how the other
-two networks are; train: the command line. greenpost: from coarse to fine, and what that is compared with. loading and
-generate: the method from end to end. factory: data sets. evaluation: how green is green.
+two networks are; decoding: how the autoencoder comes to show green; train: the command line. greenpost: from coarse to
+fine, and what that is compared with. loading and generate: the method from end to end. factory: data sets. evaluation:
+how green is green.
 """
 
 from workbench.methods.diffumatting import losses
@@ -19,6 +20,7 @@ from workbench.methods.diffumatting.data import (
     keyed_frames,
     on_green,
 )
+from workbench.methods.diffumatting.decoding import DecoderTask, load_decoder
 from workbench.methods.diffumatting.evaluation import (
     autoencoder_floor,
     background_delta_e,
@@ -54,14 +56,15 @@ from workbench.methods.diffumatting.networks import (
     refine,
 )
 from workbench.methods.diffumatting.refining import MattingTask, RefinerTask
-from workbench.methods.diffumatting.task import DiffuMattingTask, Painting, load_examples
+from workbench.methods.diffumatting.task import DiffuMattingTask, Painting, load_examples, on_canvas
 
 __all__ = [
-    "LAYOUTS", "Backgrounds", "DiffuMatting", "DiffuMattingTask", "Example", "FolderMattes", "GreenPost", "Layout",
-    "Matte", "Matted", "MattingTask", "Painting", "RefinerTask", "SpriteMattes", "WordAttention", "apply_trimap",
-    "autoencoder_floor", "background_colour", "background_delta_e", "border_delta_e", "captions", "chroma_key",
-    "clean_plate", "closed_form", "decode_features", "estimate_alpha", "estimate_foreground", "generate",
-    "green_caption", "green_columns", "green_post", "gsg", "keyed_frames", "load_diffumatting", "load_examples",
-    "load_matting_network", "load_refiner", "losses", "make_dataset", "make_head", "make_matting_network",
-    "make_refiner", "matte", "on_green", "refine", "screen_direction", "shift_colour_noise",
+    "LAYOUTS", "Backgrounds", "DecoderTask", "DiffuMatting", "DiffuMattingTask", "Example", "FolderMattes",
+    "GreenPost", "Layout", "Matte", "Matted", "MattingTask", "Painting", "RefinerTask", "SpriteMattes",
+    "WordAttention", "apply_trimap", "autoencoder_floor", "background_colour", "background_delta_e", "border_delta_e",
+    "captions", "chroma_key", "clean_plate", "closed_form", "decode_features", "estimate_alpha",
+    "estimate_foreground", "generate", "green_caption", "green_columns", "green_post", "gsg", "keyed_frames",
+    "load_decoder", "load_diffumatting", "load_examples", "load_matting_network", "load_refiner", "losses",
+    "make_dataset", "make_head", "make_matting_network", "make_refiner", "matte", "on_canvas", "on_green", "refine",
+    "screen_direction", "shift_colour_noise",
 ]  # fmt: skip

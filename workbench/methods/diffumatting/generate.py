@@ -12,6 +12,7 @@ from workbench.methods.diffumatting import greenpost
 from workbench.methods.diffumatting.attention import green_caption
 from workbench.methods.diffumatting.loading import DiffuMatting, bundled_model
 from workbench.methods.diffumatting.networks import decode_features
+from workbench.methods.diffumatting.task import on_canvas
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def generate(
         model: None takes the bundled one, `load_diffumatting` loads others.
         num_inference_steps, guidance_scale: of the pipeline.
         share: of 4 x 4 cells that are mended at full size.
-        **call: what else the pipeline's call takes: height, width, negative_prompt, a ControlNet's ``image``, latents.
+        **call: what else the pipeline's call takes: height, width, negative_prompt, a ControlNet's ``image``, latents;
+            without these noise on the model's canvas.
 
     Returns:
         `Matted`.
@@ -138,13 +140,24 @@ def generate(
     shown = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, **call}
+    drawn = torch.Generator().manual_seed(seed)
+    if model.canvas is not None and "latents" not in call:
+        given["latents"] = _noise_on_canvas(model, drawn, call.get("height"), call.get("width"))
     try:
-        latents = pipe(prompt, generator=torch.Generator().manual_seed(seed), output_type="latent", **given).images
+        latents = pipe(prompt, generator=drawn, output_type="latent", **given).images
     finally:
         pipe.set_progress_bar_config(**shown)
     image, features = decode_features(pipe.vae, latents[:1])
     image, coarse = image.clamp(0, 1).cpu(), model.head(features.to(model.head.dtype)).cpu()
     return _taken_off(model, image, coarse, share, seed, prompt)
+
+
+def _noise_on_canvas(model: DiffuMatting, drawn: torch.Generator, height: int | None, width: int | None):
+    """What painting begins with, (1, 4, h, w), for a picture of that size or of the pipeline's own."""
+    unet, factor = model.pipe.unet, 2 ** (len(model.pipe.vae.config.block_out_channels) - 1)
+    size = [unet.config.sample_size if side is None else side // factor for side in (height, width)]
+    noise = torch.randn(1, unet.config.in_channels, *size, generator=drawn)
+    return on_canvas(noise, model.canvas, model.pipe.scheduler).to(unet.device, unet.dtype)
 
 
 @torch.no_grad()

@@ -2,17 +2,19 @@
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from safetensors.torch import load_file
 
 from workbench import check
 from workbench.diffusion import load_pipeline
 from workbench.diffusion.libraries import quiet
 from workbench.diffusion.lora import ADAPTER, load_lora, lora_layers, remove_lora
 from workbench.diffusion.pipelines import find_folder
+from workbench.methods.diffumatting.decoding import load_decoder
 from workbench.methods.diffumatting.networks import GreenRefiner, MattingHead, MattingNetwork, decoder_channels
-from workbench.methods.diffumatting.task import ABOUT, HEAD, LORA
+from workbench.methods.diffumatting.task import ABOUT, CANVAS, HEAD, LORA
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class DiffuMatting:
         pipe: of diffusers, text to image.
         head: for its autoencoder.
         refiner: GreenPost's; None: coarse mattes only, foregrounds by unmixing.
+        canvas: (1, 4, h, w), what painting begins on, see `on_canvas`; None: plain noise.
 
     Raises:
         ValueError: a head for another autoencoder.
@@ -35,6 +38,7 @@ class DiffuMatting:
     pipe: object
     head: MattingHead
     refiner: GreenRefiner | None = None
+    canvas: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self):
         wanted, found = decoder_channels(self.pipe.vae), self.head.config.channels
@@ -51,8 +55,8 @@ def load_diffumatting(source="tiny-diffumatting", refiner="tiny-greenpost", *, p
     Args:
         source: a bundled name, or a folder that `DiffuMattingTask` exported.
         refiner: name or folder of GreenPost's refiner; None does without.
-        pipe: the text-to-image pipeline to put the LoRA into, which it keeps; a LoRA there is taken out first. None
-            loads the one that the LoRA was trained for.
+        pipe: the text-to-image pipeline to put LoRA and decoder into, which it keeps; a LoRA there is taken out first.
+            None loads the one that the LoRA was trained for.
 
     Raises:
         NotAvailable: files are missing or damaged; the message names them.
@@ -64,13 +68,17 @@ def load_diffumatting(source="tiny-diffumatting", refiner="tiny-greenpost", *, p
     folder = find_folder(source)
     if not (folder / ABOUT).exists():
         raise check.NotAvailable(f"{folder} has no {ABOUT}, expected a folder that DiffuMattingTask exported.")
+    told = json.loads((folder / ABOUT).read_text())
     if pipe is None:
-        pipe = load_pipeline(json.loads((folder / ABOUT).read_text())["base"])
+        pipe = load_pipeline(told["base"])
+    if told.get("decoder"):
+        load_decoder(pipe.vae, told["decoder"])
     load_lora(pipe, folder / LORA)
     fuse_lora(pipe)
     with quiet():
         head = MattingHead.from_pretrained(folder / HEAD, use_safetensors=True).eval().to(pipe.unet.device)
-    return DiffuMatting(pipe, head, None if refiner is None else load_refiner(refiner).to(pipe.unet.device))
+    canvas = load_file(folder / CANVAS)["canvas"].float() if (folder / CANVAS).exists() else None
+    return DiffuMatting(pipe, head, None if refiner is None else load_refiner(refiner).to(pipe.unet.device), canvas)
 
 
 def load_refiner(source="tiny-greenpost") -> GreenRefiner:

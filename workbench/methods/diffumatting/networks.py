@@ -54,6 +54,20 @@ def make_head(vae: AutoencoderKL, hidden: int = 32, seed: int = 0) -> MattingHea
         return MattingHead(decoder_channels(vae), hidden)
 
 
+def decoder_of(vae: AutoencoderKL) -> nn.Module:
+    """An autoencoder's decoder.
+
+    Raises:
+        ValueError: it has none of AutoencoderKL's kind.
+    """
+    decoder = getattr(vae, "decoder", None)
+    if not hasattr(decoder, "mid_block") or not len(getattr(decoder, "up_blocks", ())):
+        raise ValueError(
+            f"{type(vae).__name__} has no decoder with mid_block and up_blocks, expected an AutoencoderKL."
+        )
+    return decoder
+
+
 def decoder_channels(vae: AutoencoderKL) -> int:
     """Channels that `decode_features` gives: the decoder's middle block's and its last block's."""
     widths = vae.config.block_out_channels
@@ -74,11 +88,7 @@ def decode_features(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Te
     Raises:
         ValueError: the autoencoder has no decoder of that kind.
     """
-    decoder = getattr(vae, "decoder", None)
-    if not hasattr(decoder, "mid_block") or not len(getattr(decoder, "up_blocks", ())):
-        raise ValueError(
-            f"{type(vae).__name__} has no decoder with mid_block and up_blocks, expected an AutoencoderKL."
-        )
+    decoder = decoder_of(vae)
     seen: dict[str, list[torch.Tensor]] = {"middle": [], "last": []}
     hooks = [
         module.register_forward_hook(lambda module, given, out, name=name: seen[name].append(out))

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from workbench import check, metrics
 from workbench.diffusion.export import finish, save_half
-from workbench.diffusion.lora import save_lora
+from workbench.diffusion.lora import ADAPTER, save_lora
 from workbench.diffusion.lora_objective import LoraDenoising, draw_dropout
 from workbench.diffusion.lora_task import LoraTask
 from workbench.diffusion.prediction import denoised
@@ -34,8 +35,31 @@ training, the gradients on the LoRA have norms of 0.086 (denoising), 0.0067 (gre
 (matting): so weighed none of the three is as loud as the denoising."""
 SHOWN = 6
 """Held-out things on a sheet."""
-LORA, HEAD, ABOUT = "lora.safetensors", "head", "diffumatting.json"
+LORA, HEAD, CANVAS, ABOUT = "lora.safetensors", "head", "canvas.safetensors", "diffumatting.json"
 """Names in an exported folder."""
+
+
+def on_canvas(noise: torch.Tensor, canvas: torch.Tensor, scheduler) -> torch.Tensor:
+    """Noise as training knows it at its last timestep T, where a little of the picture still shines through.
+
+    z_T = eps + sqrt(abar_T / (1 - abar_T)) canvas. Stable Diffusion's schedule leaves 7 % of a picture's amplitude at
+    T: too little for a thing, but over all places of a flat green screen, whose latents are far from 0, much more than
+    chance. A sampler that begins with plain noise says that there is no such screen, and gets a tired one.
+
+    Args:
+        noise: standard normal, (B, C, h, w).
+        canvas: the mean latent of what was learnt, (1, C, h', w'), scaled; another size is resized.
+        scheduler: of the pipeline, with ``alphas_cumprod``.
+
+    Returns:
+        (B, C, h, w), to be given to a pipeline as ``latents``.
+
+    Source: ours; of what schedules leave: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed",
+    WACV 2024. `shift_colour_noise` does likewise by hand.
+    """
+    abar = float(scheduler.alphas_cumprod[-1])
+    fitted = functional.interpolate(canvas.to(noise), noise.shape[-2:], mode="bilinear", align_corners=False)
+    return noise + (abar / (1 - abar)) ** 0.5 * fitted
 
 
 class Painting(LoraDenoising):
@@ -111,6 +135,8 @@ class DiffuMattingTask(LoraTask):
     )  # fmt: skip
     base = "tiny-t2i"
     """What the exported LoRA is put into."""
+    decoder: str | None = None
+    """Name or folder of the decoder's last stage that the pipeline got, see `decoding`; None: its own."""
 
     def __init__(
         self,
@@ -218,7 +244,35 @@ class DiffuMattingTask(LoraTask):
             for key, value in other._parameters.items():
                 module._parameters[key] = value
 
+    @torch.no_grad()
+    def start_from(self, folder) -> None:
+        """Puts the LoRA and the head of an exported folder into the model, for a `Trainer` that goes on from there.
+
+        Raises:
+            ValueError: they have another rank, other layers, or a head of another size.
+        """
+        folder = Path(folder)
+        stored = {**load_file(folder / LORA), **load_file(folder / HEAD / "diffusion_pytorch_model.safetensors")}
+        here = dict(self.head.named_parameters())
+        for part in ("unet", "text_encoder"):
+            for name, p in getattr(self.pipe, part).named_parameters():
+                if f".{ADAPTER}." in name:
+                    here[f"{part}.{name.replace(f'.{ADAPTER}', '')}"] = p
+        if {k: v.shape for k, v in stored.items()} != {k: p.shape for k, p in here.items()}:
+            raise ValueError(f"{folder} has other weights than this task, expected the same rank, layers and head.")
+        for name, p in here.items():
+            p.copy_(stored[name])
+
     # To look at
+
+    def canvas(self) -> torch.Tensor:
+        """The mean latent of what is learnt, (1, 4, h, w): what painting begins on, see `on_canvas`."""
+        return self._moments()[0][: self.learnt].mean(0, keepdim=True)
+
+    def _start(self, seeds):
+        canvas, unet = self.canvas(), self.pipe.unet
+        noise = torch.cat([torch.randn(canvas.shape, generator=seed) for seed in seeds])
+        return {"latents": on_canvas(noise, canvas, self.pipe.scheduler).to(unet.device, unet.dtype)}
 
     @property
     def shown(self) -> list[int]:
@@ -264,14 +318,15 @@ class DiffuMattingTask(LoraTask):
         return tiled([samples, mattes[0], truth, mattes[1]])
 
     def export(self, folder, trained):
-        """Writes ``lora.safetensors`` and ``head/`` in float16, what they belong to, card and checksums."""
+        """Writes ``lora.safetensors``, ``head/`` and ``canvas.safetensors`` in float16, and what they belong to."""
         folder = Path(folder)
         file = save_lora(self.pipe, folder / LORA)
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
         save_file({name: value.half() for name, value in load_file(file).items()}, file, metadata)
         save_half(self.head, folder / HEAD)
-        (folder / ABOUT).write_text(json.dumps({"base": self.base}, indent=1) + "\n")
+        save_file({"canvas": self.canvas().half()}, folder / CANVAS)
+        (folder / ABOUT).write_text(json.dumps({"base": self.base, "decoder": self.decoder}, indent=1) + "\n")
         return finish(folder, self.name, self.about, trained, self.validate())
 
 

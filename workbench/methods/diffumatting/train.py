@@ -1,21 +1,27 @@
-"""Trains DiffuMatting: python -m workbench.methods.diffumatting.train paint|refine|matting --help.
+"""Trains DiffuMatting: python -m workbench.methods.diffumatting.train decode|paint|refine|matting --help.
 
-paint: the LoRA that paints on green, and the matting head. refine: GreenPost's refiner. matting: the factory's
-customer, a small network learnt from real and synthetic things.
+decode: the last stage of the autoencoder's decoder, so that it shows green. paint: the LoRA that paints on green, and
+the matting head. refine: GreenPost's refiner. matting: the factory's customer, a small network learnt from real and
+synthetic things.
 """
 
 import argparse
 
 from workbench.diffusion import load_pipeline
+from workbench.diffusion.export import how_trained
+from workbench.diffusion.pipelines import find_folder
 from workbench.diffusion.train import add_arguments, carry_out
 from workbench.diffusion.vae import load_autoencoder, round_trip
 from workbench.methods.diffumatting.data import Backgrounds, FolderMattes, SpriteMattes
+from workbench.methods.diffumatting.decoding import DECODER, DecoderTask, load_decoder
+from workbench.methods.diffumatting.loading import load_refiner
 from workbench.methods.diffumatting.networks import make_matting_network, make_refiner
 from workbench.methods.diffumatting.refining import MattingTask, RefinerTask
 from workbench.methods.diffumatting.task import RANK, WEIGHTS, DiffuMattingTask, load_examples
 
-NAMES = {"paint": "tiny-diffumatting", "refine": "tiny-greenpost", "matting": "tiny-matting"}
+NAMES = {"decode": DECODER, "paint": "tiny-diffumatting", "refine": "tiny-greenpost", "matting": "tiny-matting"}
 DEFAULTS = {
+    "decode": {"batch_size": 16, "learning_rate": 3e-3},
     "paint": {"batch_size": 16, "learning_rate": 1e-3},
     "refine": {"batch_size": 16, "learning_rate": 1e-3},
     "matting": {"batch_size": 16, "learning_rate": 1e-3},
@@ -32,6 +38,10 @@ def make_parser() -> argparse.ArgumentParser:
     add_arguments(parser, photos="not used: sprites only")
     parser.add_argument("--base", default="tiny-t2i", help="paint: the pipeline, a name or a folder (tiny-t2i)")
     parser.add_argument("--base-name", help="paint: the base's name as the export tells it (as --base)")
+    parser.add_argument(
+        "--decoder", default=DECODER, help=f"paint, refine: as decode made it; none: the vae's ({DECODER})"
+    )
+    parser.add_argument("--begin", help="paint, refine: a trained model to go on from, a name or a folder (none)")
     parser.add_argument("--things", type=int, help="paint: so many sprites, each also mirrored (all)")
     parser.add_argument("--kinds", nargs="+", help="kinds of sprites to learn from (all)")
     parser.add_argument("--rank", type=int, default=RANK, help=f"paint: of the LoRA ({RANK})")
@@ -45,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--vae", default="tiny-vae", help="refine: half the pictures go through it; none: none (tiny-vae)"
     )
     parser.add_argument(
-        "--backgrounds", nargs="*", default=(), help="matting: rendered rooms and facades to stand before"
+        "--backgrounds", nargs="*", default=(), help="decode, matting: rendered rooms and facades to stand before"
     )
     parser.add_argument("--synthetic", help="matting: folder that make_dataset wrote")
     parser.add_argument(
@@ -57,12 +67,22 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments=None) -> None:
     """Reads the command line, trains, exports."""
     options = make_parser().parse_args(arguments)
-    build = {"paint": _paint, "refine": _refine, "matting": _matting}[options.what]
+    build = {"decode": _decode, "paint": _paint, "refine": _refine, "matting": _matting}[options.what]
     carry_out(options, NAMES[options.what], DEFAULTS[options.what], build)
+
+
+def _decode(options, settings, run, accelerator) -> DecoderTask:
+    return DecoderTask(
+        load_autoencoder(), SpriteMattes(options.data, kinds=options.kinds), SpriteMattes(options.validation),
+        Backgrounds(options.backgrounds), min(options.style, 1.0) / 2,
+    )  # fmt: skip
 
 
 def _paint(options, settings, run, accelerator) -> DiffuMattingTask:
     pipe = load_pipeline(options.base, device=accelerator.device)
+    decoder = None if options.decoder == "none" else options.decoder
+    if decoder is not None:
+        load_decoder(pipe.vae, decoder)
     examples = load_examples(SpriteMattes(options.data, options.things, options.kinds))
     validation = SpriteMattes(options.validation)
     held = load_examples(validation, min(HELD, len(validation)), mirrored=False)
@@ -71,23 +91,36 @@ def _paint(options, settings, run, accelerator) -> DiffuMattingTask:
         pipe, examples, held, joint_from=options.joint_from, decode_every=options.decode_every, rank=options.rank,
         seed=settings.seed, **weights,
     )  # fmt: skip
-    task.base = options.base_name or str(options.base)
+    task.base, task.decoder = options.base_name or str(options.base), decoder
+    if options.begin is not None:
+        task.start_from(find_folder(options.begin))
+        task.before = _before(options.begin)
     return task
+
+
+def _before(source) -> str:
+    """What the card tells of the training that this one goes on from."""
+    return f"{how_trained(find_folder(source)).rstrip('.')}. Then "
 
 
 def _refine(options, settings, run, accelerator) -> RefinerTask:
     spoil = None
     if options.vae != "none":
         vae = load_autoencoder(options.vae)
+        if options.decoder != "none":
+            load_decoder(vae, options.decoder)
 
         def spoil(image):
             return round_trip(vae, image)
 
-    network = make_refiner(settings.seed)
+    network = make_refiner(settings.seed) if options.begin is None else load_refiner(options.begin).train()
     style = min(options.style, 1.0) / 2
-    return RefinerTask(
+    task = RefinerTask(
         network, SpriteMattes(options.data, kinds=options.kinds), SpriteMattes(options.validation), spoil, style
     )
+    if options.begin is not None:
+        task.before = _before(options.begin)
+    return task
 
 
 def _matting(options, settings, run, accelerator) -> MattingTask:
