@@ -232,19 +232,19 @@ def test_diffumatting_paints_greener_than_the_prompt_alone():
         noise = torch.Generator().manual_seed(0)
         asked = plain(green_caption(prompt), generator=noise, output_type="pt", **given).images
         ours, theirs = (border_delta_e(x.float().clamp(0, 1))[0].mean for x in (made, asked))
-        assert ours < 0.85 * theirs  # measured, 20 steps: 0.64 and 0.68
+        assert ours < 3 < 0.1 * theirs
 
 
 def test_greenpost_is_nearer_than_chroma_key():
-    """The benchmark's sprites on green, through the autoencoder, as it leaves them; the key knows the green.
+    """The benchmark's sprites on a tired green, as tiny-vae leaves it; the key knows the green.
 
-    Over all pixels: on half transparent ones alone the two cannot be told apart (claim D4).
+    Over all pixels: on half transparent ones alone, and on pure green, the key is as good or better (claim D4).
     """
-    model, gains = load_diffumatting(), []
+    model, vae, gains = load_diffumatting(), load_autoencoder(), []
     for name in wb.data.sprites()[::5]:
         sprite = wb.data.sprite(name)
         thing = squared(Matte(sprite.foreground, sprite.alpha, sprite.caption))
-        image = round_trip(model.pipe.vae, on_green(thing).image).clamp(0, 1)
+        image = round_trip(vae, on_green(thing).image).clamp(0, 1)
         keyed, _ = chroma_key(image, background_colour(image, thing.alpha))
         off = [metrics.matting_mse(x, thing.alpha) for x in (keyed, matte(image, model=model).alpha)]
         gains.append(1 - off[1] / off[0])
