@@ -217,7 +217,9 @@ def factory_helps() -> dict:
     by = {share: _customer(share) for share in (REAL_ALONE, *MIXED, SYNTHETIC_ALONE)}
     gain = by[REAL_ALONE] - np.mean([by[share] for share in MIXED], 0)  # (seeds, sprites)
     character = np.array([data.sprite(name).kind in CHARACTERS for name in data.sprites()])
-    told = {"real alone - mixed, MSE": gain.mean(0), "the same, trainings": gain.mean(1)}
+    told = {"real alone - mixed, MSE": gain.mean(0)}
+    if len(gain) > 1:
+        told["the same, trainings"] = gain.mean(1)
     for kind, chosen in (("characters", character), ("other things", ~character)):
         if chosen.any():
             lower = gain[:, chosen].mean(0) / by[REAL_ALONE][:, chosen].mean()
@@ -322,7 +324,7 @@ CLAIMS = (
           "screen's true colour; squared errors times 1000.", head_beats_key),
     Claim("D5", "Synthetic things beside real ones lower a matting network's error.", f"{_HU}, -15.4 % and -11.4 %",
           f"{_SPRITES}Before photographs; networks of 500 updates, {len(TRAINING_SEEDS)} of each share; real things "
-          "alone against the mean of three mixtures; \"trainings\" are averages over sprites.", factory_helps),
+          "alone against the mean of three mixtures.", factory_helps),
     Claim("D6", "A shift of the noise, without training, matches a short LoRA training.",
           "Morita et al., CVPR 2025 (TKG-DM)", f"{_PROMPTS}Matching: at most {NOTICEABLE:g} worse.",
           shift_matches_lora),
