@@ -16,7 +16,7 @@ from workbench.methods.diffumatting import make_head, make_matting_network, make
 from workbench.methods.diffumatting.loading import DiffuMatting
 
 CLAIMS = {claim.name: claim for claim in of_diffumatting.CLAIMS}
-COUNT = {"D1": 2, "D6": 2, "D7": 1, "D9": 2}
+COUNT = {"D1": 2, "D2": 2, "D6": 2, "D7": 1, "D9": 2}
 """Prompts; the others count sprites."""
 
 
@@ -45,13 +45,22 @@ def small():
         patch.setattr(trials, "model", lambda: pipe)
         for name, value in changed.items():
             patch.setattr(of_diffumatting, name, value)
-        of_diffumatting._borders.cache_clear()
+        of_diffumatting._learnt.cache_clear()
         yield untrained
-        of_diffumatting._borders.cache_clear()
+        of_diffumatting._learnt.cache_clear()
+
+
+def seeing(image, model):
+    """A matte that is sure of a picture's left half, unless the picture is black."""
+    alpha = torch.zeros_like(image[:, :1])
+    alpha[..., : image.shape[-1] // 2] = float(image.any())
+    return SimpleNamespace(alpha=alpha)
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_it_is_measured(small, name):
+def test_it_is_measured(small, name, monkeypatch):
+    if name == "D2":  # an untrained GreenPost is sure of nothing
+        monkeypatch.setattr(of_diffumatting, "matte", seeing)
     finding = claims.measure(CLAIMS[name])
     assert finding.verdict in claims.VERDICTS
     assert finding.effect.n == COUNT.get(name, len(data.sprites()))
@@ -100,6 +109,27 @@ def test_a_share_of_synthetic_things_by_hand(small, monkeypatch):
     assert found["per cent lower, characters"] == pytest.approx([43.75])
     assert found["per cent lower, other things"] == pytest.approx([100 / 3])
     assert found["100 % synthetic, MSE"] == [9.0, 9.0]
+
+
+def test_spill_counts_things_that_all_trainings_paint(small, monkeypatch):
+    """Left halves of known greenness; a training that paints nothing takes its prompt out."""
+
+    def learnt(name, prompt):
+        first = prompt == of_diffumatting.SUBJECTS[0]
+        if name == "dm-no-green" and not first:
+            return torch.zeros(1, 3, 8, 16)
+        greenness = {"dm-full": 0.1, "dm-background": 0.3, "dm-no-green": 0.4}[name]
+        images = torch.full((2, 3, 8, 16), 0.2)
+        images[0, 1, :, :8] += 2 * greenness  # the other picture has none
+        return images
+
+    monkeypatch.setattr(of_diffumatting, "matte", seeing)
+    monkeypatch.setattr(of_diffumatting, "_learnt", learnt)
+    found = of_diffumatting.attention_beats_latents()
+    assert found["background's latents - green control, spill"] == pytest.approx([0.2])
+    assert found["neither - green control, spill"] == pytest.approx([0.3])
+    assert found["neither - background's latents, spill"] == pytest.approx([0.1])
+    assert len(found["background's latents - green control, delta-E"]) == 2
 
 
 def test_whose_screens_are_green(small, monkeypatch):

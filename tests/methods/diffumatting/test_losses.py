@@ -91,12 +91,30 @@ def test_the_refiners_losses_by_hand():
     assert losses.error_prediction(error, alpha, truth).item() == pytest.approx(0.125)
 
 
-@pytest.mark.parametrize("name", ["green_control", "boundary_detail", "matting", "refinement"])
+def test_background_by_hand():
+    """Off by 2 in one of two channels: 2 a place; only places of the background count, soft ones by what they show."""
+    truth, alpha = torch.zeros(2, 2, 2, 2), torch.zeros(2, 1, 8, 8)
+    estimate = truth.clone()
+    estimate[:, 0, 0] = 2.0  # the upper row
+    assert losses.background(estimate, truth, alpha).item() == pytest.approx(1.0)
+    alpha[:, :, :4] = 1.0  # the upper half is object
+    assert losses.background(estimate, truth, alpha).item() == 0
+    alpha[0, :, :4] = 0.5
+    assert losses.background(estimate, truth, alpha).item() == pytest.approx((2 * 1 / 3 + 0) / 2)
+    told = losses.background(estimate, truth, alpha, torch.tensor([0.5, 1.0])).item()
+    assert told == pytest.approx(2 * 1 / 3 / 4)
+    assert losses.background(estimate, truth, torch.ones(2, 1, 8, 8)).item() == 0  # no background at all
+    with pytest.raises(ValueError, match="estimate is .* and latents is"):
+        losses.background(estimate[..., :1], truth, alpha)
+
+
+@pytest.mark.parametrize("name", ["green_control", "background", "boundary_detail", "matting", "refinement"])
 def test_gradients_against_differences(name):
     truth, image = noise(2, 1, 4, 6, seed=5), noise(2, 3, 4, 6, seed=7)
     weight = torch.tensor([0.3, 0.8], dtype=torch.float64)
     functions = {
         "green_control": (lambda a, b: losses.green_control([a, b], truth), (2, 1, 2, 3), (2, 1, 4, 6)),
+        "background": (lambda z: losses.background(z, noise(2, 4, 2, 3, seed=9), truth, weight), (2, 4, 2, 3)),
         "boundary_detail": (lambda x: losses.boundary_detail(x, image, truth, weight), (2, 3, 4, 6)),
         "matting": (lambda a: losses.matting(a, truth, weight), (2, 1, 4, 6)),
         "refinement": (lambda a, f: losses.refinement(a, f, truth, image), (2, 1, 4, 6), (2, 3, 4, 6)),

@@ -54,7 +54,7 @@ def gradients(task, batch, **weights):
     """Names of what gets a gradient that is not 0, with these weights alone."""
     given = {
         name: torch.tensor(float(weights.get(name, 0.0)))
-        for name in ("green_weight", "detail_weight", "matting_weight")
+        for name in ("green_weight", "background_weight", "detail_weight", "matting_weight")
     }
     objective = task.objective
     objective.zero_grad()
@@ -69,7 +69,7 @@ def test_gradients_flow_where_they_should_and_nowhere_else(task):
     plain = gradients(task, batch)
     assert plain
     assert all(".lora_" in name for name in plain)
-    for name in ("green_weight", "detail_weight"):
+    for name in ("green_weight", "background_weight", "detail_weight"):
         found = gradients(task, batch, **{name: 1.0})
         assert found.keys() == plain.keys()  # the LoRA, not the head, the autoencoder or the text encoder
         assert any(not torch.allclose(found[key], plain[key]) for key in plain)
@@ -100,7 +100,7 @@ def test_total_is_the_sum_of_its_terms(task):
     assert told["denoising"].item() == pytest.approx(told["per_sample"].mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("term", ["denoising", "green", "detail", "matting"])
+@pytest.mark.parametrize("term", ["denoising", "green", "background", "detail", "matting"])
 @pytest.mark.long
 def test_each_term_against_finite_differences(task, term):
     """Moved along its own gradient g in all weights, a term grows by |g| a unit."""
@@ -119,6 +119,16 @@ def test_each_term_against_finite_differences(task, term):
                     p += step * g / norm
             ends.append(objective(batch)[term].item())
     assert (ends[0] - ends[1]) / 2e-2 == pytest.approx(norm, rel=0.03)
+
+
+def test_the_background_term_looks_at_the_one_step_estimate(task):
+    batch = {**task.batch(NUMBERS), "t": torch.tensor([0, 0, 0, 0])}  # hardly any noise: the estimate is nearly right
+    near = task.objective(batch)["background"].item()
+    far = task.objective({**batch, "t": torch.tensor([600, 600, 600, 600])})["background"].item()
+    assert 0 < near < 0.01 < far
+    plain = task.objective(batch)["loss"].item()
+    weighed = task.objective({**batch, "background_weight": torch.tensor(2.0)})["loss"].item()
+    assert weighed - plain == pytest.approx(2 * near, rel=1e-3, abs=1e-6)
 
 
 def test_two_stages(pipe, examples):

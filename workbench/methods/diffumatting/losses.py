@@ -1,6 +1,7 @@
 """DiffuMatting's losses, each a function beside its formula; and what a GreenPost refiner learns by.
 
-total = denoising + w_g green + w_d detail + w_m matting. None of them holds weights or draws anything at random.
+total = denoising + w_g green + w_b background + w_d detail + w_m matting. None of them holds weights or draws anything
+at random.
 """
 
 from collections.abc import Sequence
@@ -56,6 +57,31 @@ def green_control(
         wanted = 1 - functional.adaptive_avg_pool2d(alpha, each.shape[-2:])  # (B, 1, h, w)
         layers.append(((each - wanted).square().mean((1, 2, 3)) * weight).sum() / weight.sum().clamp(min=1))
     return torch.stack(layers).mean()
+
+
+def background(
+    estimate: torch.Tensor, latents: torch.Tensor, alpha: torch.Tensor, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The plain way to a green background, what green control is compared with: the latents themselves are asked.
+
+    L = mean_b w_b sum_p (1 - M(p)) mean_c (z^(p) - z(p))^2 / sum_p (1 - M(p)), M the matte averaged over what a place
+    covers, z^ the one-step estimate of the latents z.
+
+    Args:
+        estimate, latents: z^ and z, (B, C, h, w), scaled.
+        alpha: M, (B, 1, H, W).
+        weight: w, (B,); None is 1.
+
+    Returns:
+        A number; an item that is all object counts 0.
+
+    Source: ours, for a comparison that the paper does not make.
+    """
+    check.same_size(estimate, latents, "estimate", "latents")
+    wanted = 1 - functional.adaptive_avg_pool2d(check.alpha(alpha), latents.shape[-2:])  # (B, 1, h, w)
+    off = (estimate - latents).square().mean(1, keepdim=True)  # (B, 1, h, w)
+    each = (off * wanted).sum((1, 2, 3)) / wanted.sum((1, 2, 3)).clamp(min=1)  # (B,)
+    return (each if weight is None else each * weight).mean()
 
 
 def sobel(image: torch.Tensor) -> torch.Tensor:
@@ -131,7 +157,7 @@ def matting(alpha: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor | Non
 
 
 def total(terms: dict[str, torch.Tensor], weights: dict[str, float | torch.Tensor]) -> torch.Tensor:
-    """denoising + w_g green + w_d detail + w_m matting.
+    """denoising + w_g green + w_b background + w_d detail + w_m matting.
 
     Args:
         terms: by name; "denoising" is always there.

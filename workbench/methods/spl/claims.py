@@ -23,7 +23,7 @@ from workbench.methods.spl.networks import SplGenerator, complete, whitened
 from workbench.methods.spl.pairs import KINDS, fixed_hole, held_out_views, render_held_out
 from workbench.methods.spl.teachers import Teacher, make_teacher
 
-UPDATES = 1500
+UPDATES = 750
 """Of each training, as `commands` has it; any number will do, but the same for all that are compared."""
 RUNS = {
     "full": "--variant full",
