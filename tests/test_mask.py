@@ -270,6 +270,37 @@ def test_an_rgba_mask_file_is_read_by_its_colours(tmp_path):
     assert torch.equal(wb.load_mask(tmp_path / "m.png"), mask)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, bool])
+def test_an_rgba_array_is_read_like_the_file(kind):
+    mask = masks.box((6, 8), (1, 1, 5, 4))
+    top = {np.uint8: 255, np.uint16: 65535}.get(kind, 1)
+    see_through = np.full((6, 8, 4), top, kind)
+    see_through[..., 3] = mask[0, 0].numpy() * top  # only its transparency varies
+    for channel in (None, "alpha"):
+        assert torch.equal(wb.load_mask(see_through, channel=channel), mask)
+    assert wb.load_mask(see_through, channel="luminance").all()
+    painted = np.full((6, 8, 4), top, kind)
+    painted[..., :3] = (mask[0, 0].numpy() * top)[..., None]
+    assert torch.equal(wb.load_mask(painted), mask)
+    painted[0, 0, 3] = 0
+    with pytest.raises(ValueError, match="both the colours and the transparency"):
+        wb.load_mask(painted)
+    for plain in (np.ascontiguousarray(painted[..., :3]), torch.rand(3, 6, 8)):
+        with pytest.raises(ValueError, match="has no transparency"):
+            wb.load_mask(plain, channel="alpha")
+
+
+def test_bytes_of_0_and_1_are_refused_instead_of_read_as_dark(tmp_path):
+    ones = np.zeros((6, 8), np.uint8)
+    ones[2:4, 3:5] = 1
+    Image.fromarray(ones).save(tmp_path / "ones.png")
+    for source in (ones, ones.astype(np.uint16), torch.from_numpy(ones)[None], tmp_path / "ones.png"):
+        with pytest.raises(ValueError, match="the brightest pixel is 1 of 255, expected 255 for a hole"):
+            wb.load_mask(source)
+    assert wb.load_mask(ones.astype(bool)).sum() == 4
+    assert wb.load_mask(0 * ones).sum() == 0
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

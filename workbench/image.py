@@ -74,16 +74,12 @@ def load_grey(source, *, channel: str | None = None) -> torch.Tensor:
     """
     if channel is not None:
         check.choice(channel, "channel", ("luminance", "alpha"))
-    if isinstance(source, torch.Tensor):
-        return to_grey(_from_channels_first(source))
-    if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 4 or source.dtype != np.uint8:
-            return to_grey(_from_channels_last(source))
-        picture = Image.fromarray(source)
+    if isinstance(source, (torch.Tensor, np.ndarray)):
+        bands, picture = _grey_and_alpha(source), None
     else:
         picture = _open(source)
-    if picture.has_transparency_data:
-        bands = np.asarray(picture.convert("LA"))  # (H, W, 2)
+        bands = np.asarray(picture.convert("LA")) if picture.has_transparency_data else None  # (H, W, 2)
+    if bands is not None:
         varies = [np.ptp(bands[..., i]) > 0 for i in range(2)]
         if channel is None and all(varies):
             raise ValueError(
@@ -94,7 +90,18 @@ def load_grey(source, *, channel: str | None = None) -> torch.Tensor:
         return _from_channels_last(np.ascontiguousarray(bands[..., 1 if use_alpha else 0]))[:, :1]
     if channel == "alpha":
         raise ValueError("the picture has no transparency, expected an alpha channel.")
-    return to_grey(_from_channels_last(_array(_rgb(picture))))
+    if picture is not None:
+        return to_grey(_from_channels_last(_array(_rgb(picture))))
+    return to_grey((_from_channels_first if isinstance(source, torch.Tensor) else _from_channels_last)(source))
+
+
+def _grey_and_alpha(source) -> np.ndarray | None:
+    """Luminance and alpha of an array (H, W, 4), as it holds them (H, W, 2); None for other arrays and tensors."""
+    if not isinstance(source, np.ndarray) or source.ndim != 3 or source.shape[2] != 4:
+        return None
+    grey = to_grey(_from_channels_last(np.ascontiguousarray(source[..., :3])))  # (1, 1, H, W)
+    alpha = _from_channels_last(np.ascontiguousarray(source[..., 3]))[:, :1]
+    return torch.cat([grey, alpha], 1)[0].permute(1, 2, 0).numpy()
 
 
 def save_image(image: torch.Tensor, path) -> Path:
@@ -113,7 +120,7 @@ def save_image(image: torch.Tensor, path) -> Path:
         ValueError: an ending that no format goes by, or more than one picture.
     """
     path = Path(path)
-    if path.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{path.name!r} ends in {path.suffix!r}, expected a picture's ending such as .png or .jpg.")
     picture = to_pil(image)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,12 @@ def load_mask(source, *, channel: str | None = None) -> torch.Tensor:
 
     Raises:
         ImageFileError, FileNotFoundError, ValueError, TypeError: as `wb.load_image` does.
+        ValueError: bytes of 0 and 1, which would all count as dark.
     """
-    return (load_grey(source, channel=channel) >= 0.5).float()
+    grey = load_grey(source, channel=channel)
+    if 0 < grey.max() <= 1 / 255:
+        raise ValueError("the brightest pixel is 1 of 255, expected 255 for a hole. Multiply by 255, or give bool.")
+    return (grey >= 0.5).float()
 
 
 def save_mask(mask: torch.Tensor, path) -> Path:

@@ -211,6 +211,17 @@ def test_errors(pipe, picture):
         next(sample_hole(pipe, image, mask, num_inference_steps=0))
 
 
+def test_two_fills_at_once_are_what_each_is_alone(pipe, picture):
+    """They share a pipeline; the scheduler's timesteps are each one's own."""
+    *_, alone = sample_hole(pipe, *picture, num_inference_steps=2, preview_every=1)
+    before = pipe.scheduler.timesteps
+    first, second = (sample_hole(pipe, *picture, num_inference_steps=n, preview_every=1) for n in (2, 3))
+    next(first)
+    next(second)
+    assert torch.equal(next(first).image, alone.image)
+    assert torch.equal(pipe.scheduler.timesteps, before)
+
+
 @pytest.mark.parametrize("kind", [DDPMScheduler, EulerAncestralDiscreteScheduler])
 def test_several_seeds_are_sampled_side_by_side_as_alone(pipe, kind):
     image, mask = torch.rand(1, 3, 128, 128), masks.centre((128, 128), 0.4)

@@ -71,6 +71,19 @@ class TestEveryMethod:
     def test_same_seed_same_picture(self, method, photo, hole):
         assert torch.equal(inpaint(photo, hole, method, seed=4).image, inpaint(photo, hole, method, seed=4).image)
 
+    def test_the_global_generator_is_left_alone(self, method, photo, hole):
+        before = torch.random.get_rng_state()
+        inpaint(photo, hole, method)
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_and_gradients_are_taken_off(self, method, dtype, photo, hole):
+        given = photo.to(dtype).requires_grad_()
+        result = inpaint(given, hole, method)
+        assert result.image.dtype == torch.float32
+        assert not result.image.requires_grad
+        assert torch.equal(result.image, inpaint(given.detach().float(), hole, method).image)
+
     def test_inputs_are_not_modified(self, method, photo, hole):
         before = photo.clone(), hole.clone()
         inpaint(photo, hole, method, feather=2)

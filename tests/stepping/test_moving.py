@@ -120,6 +120,10 @@ def test_watch_kept_and_region():
         made("sd_text").watch("kept")
     with pytest.raises(ValueError, match="region is missing"):
         made().watch("region")
+    run = made()
+    run.step(2)
+    with pytest.raises(ValueError, match=r"region is \(500, 500, 600, 600\), which holds no pixel of a picture of"):
+        run.who_changed((500, 500, 600, 600))
     with pytest.raises(ValueError, match="what is 'nans'"):
         made().watch("nans")
 
@@ -199,6 +203,13 @@ def test_bad_arguments():
     ):
         with pytest.raises(error, match=told):
             DenoisingRun(pipe, **(arguments | wrong))
+    pipe, arguments = pipelines.made("sd_inpaint4")  # its call takes **kwargs, for two names of old
+    with pytest.raises(
+        TypeError, match="guidence_scale: StableDiffusionInpaintPipeline does not know it. It takes prompt"
+    ):
+        DenoisingRun(pipe, **arguments, guidence_scale=1.0)
+    with pytest.raises(TypeError, match="guidance: StableDiffusionInpaintPipeline does not know it"):
+        DenoisingRun(pipe, **arguments).branch(at=0, guidance=3)
     with pytest.raises(TypeError, match="pipe is a str"):
         DenoisingRun("pipe")
     with pytest.raises(TypeError, match="has no scheduler"):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.stepping.narrow import inpainting, run, with_scheduler
 from workbench import check
+from workbench import mask as masks
 from workbench.image import to_pil
 from workbench.stepping.divergence import first_divergence
 from workbench.stepping.recording import load_recording, save_recording
@@ -84,6 +86,33 @@ def test_half_a_run_goes_on(pipe, tmp_path):
     assert recorded.output is None
     with pytest.raises(ValueError, match="the run ended there"):
         recorded.goto(4)
+    assert recorded.step(4).i == 2
+    with pytest.raises(RuntimeError, match=r"half\.safetensors ends after 2 of 5 steps. Go on with"):
+        recorded.step()
+    again = recorded.with_pipe(pipe)
+    assert (again.recorded, again.i) == (2, 2)
+    assert again.decode(2).shape == live.decode(2).shape  # before anything is computed
+    assert again.branch(at=1).i == 1
+    assert torch.equal(again.finish().images, live.finish().images)
+
+
+def test_numpys_numbers_are_written_as_plain_ones(pipe, tmp_path):
+    live = run(pipe, seed=np.int64(4), num_inference_steps=np.int64(3), guidance_scale=np.float32(2.5))
+    live.step()
+    recorded = load_recording(save_recording(live, tmp_path / "numpy.safetensors", decoded=False))
+    assert (recorded.seed, recorded.arguments["num_inference_steps"], recorded.left_out) == (4, 3, [])
+    assert torch.equal(recorded.with_pipe(pipe).finish().images, live.finish().images)
+    assert torch.equal(run(pipe, seed=4, num_inference_steps=3, guidance_scale=2.5).finish().images, live.output.images)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGBA"])
+def test_masks_of_any_mode_come_back(pipe, tmp_path, mode):
+    mask = to_pil(masks.box((32, 48), (8, 8, 30, 20))).convert(mode)
+    live = run(pipe, mask_image=mask)
+    live.step()
+    recorded = load_recording(save_recording(live, tmp_path / "mode.safetensors", decoded=False))
+    read = recorded.arguments["mask_image"]
+    assert (read.mode, read.tobytes()) == (mask.mode, mask.tobytes())
     assert torch.equal(recorded.with_pipe(pipe).finish().images, live.finish().images)
 
 

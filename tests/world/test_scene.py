@@ -76,6 +76,12 @@ def test_bad_input_is_told():
     room = make_room(1)
     with pytest.raises(ValueError, match="no thing is called 'elephant'. There are: wall, floor"):
         with_texture(room, "elephant", pattern="plain")
+    with pytest.raises(ValueError, match="pattern is 'tile', expected one of: plain, checker, striped"):
+        with_texture(room, "floor", pattern="tile")
+    with pytest.raises(ValueError, match=r"material\.colour is 'red', expected three numbers"):
+        with_texture(room, "floor", colour="red")
+    with pytest.raises(ValueError, match=r"material\.second is \(1, 0\), expected three numbers"):
+        Material(second=(1, 0))
     with pytest.raises(ValueError, match="no lights given"):
         with_light(room)
     with pytest.raises(ValueError, match=r"light\.kind is 'laser', expected one of: rectangle, sphere, sun"):

@@ -3,6 +3,7 @@
 The loop of sampling is spelled out, and gives what the inpainting pipeline's own call gives with `latents.given_to`.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Iterator, Sequence
@@ -187,7 +188,7 @@ def sample_hole(
     generators = [torch.Generator().manual_seed(check.seed(s)) for s in seeds]
     states = _text_states(pipe, prompt, guidance_scale)  # (1 or 2, L, C)
     shape = (pipe.vae.config.latent_channels, *(n // factor for n in crop.shape[-2:]))
-    scheduler = pipe.scheduler if scheduler is None else scheduler
+    scheduler = copy.deepcopy(pipe.scheduler if scheduler is None else scheduler)  # another fill may use it too
     scheduler.set_timesteps(num_inference_steps, device=device)
     timesteps = scheduler.timesteps
     if blended or strength < 1:

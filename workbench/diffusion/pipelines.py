@@ -30,7 +30,7 @@ def bundled() -> list[str]:
 
     Example:
         >>> bundled()
-        ['tiny-classifier', 'tiny-depth', 'tiny-inpaint', 'tiny-t2i', 'tiny-vae']
+        ['tiny-classifier', 'tiny-context-encoder', ..., 'tiny-vae']
     """
     return sorted(file.parent.name for file in MODELS.glob(f"*/{CHECKSUMS}"))
 

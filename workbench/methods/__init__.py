@@ -43,7 +43,7 @@ def list_methods() -> list[str]:
 
     Example:
         >>> list_methods()
-        ['mean', 'biharmonic', 'patchmatch']
+        ['mean', 'biharmonic', 'patchmatch', 'context_encoder', ...]
     """
     return [name for name, (_, _, model) in _METHODS.items() if model is None or (data.MODELS / model).is_dir()]
 
@@ -67,7 +67,8 @@ def inpaint(
     there is so far, marked ``interrupted``.
 
     Args:
-        image: (B, 3, H, W), RGB in [0, 1]. It is not modified.
+        image: (B, 3, H, W), RGB in [0, 1]. It is not modified, and gets no gradient. Half precision is computed, and
+            comes back, as float32.
         mask: (B, 1, H, W) or (1, 1, H, W), 1 = hole = repaint. Without a hole the picture comes back as it is.
         method: one of `list_methods()`.
         seed: same seed, same picture; every picture of a batch gets the same one.
@@ -91,7 +92,8 @@ def inpaint(
         >>> photo = wb.load_image("coffee")
         >>> wb.inpaint(photo, wb.mask.centre((400, 600), 0.2)).save("filled.png")
     """
-    check.image(image)
+    image = check.image(image).detach()
+    image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
     check.mask(mask, like=image)
     check.number(feather, "feather", 0)
     if seamless and feather:

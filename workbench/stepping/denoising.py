@@ -62,14 +62,16 @@ class DenoisingRun(Pictured, Watched, Timeline):
     def _setup(self, pipe, seed, memory: float, arguments: dict) -> None:
         calls.check_pipe(pipe)
         calls.check_arguments(pipe, arguments)
-        self.pipe, self.seed = pipe, seed
+        self.pipe = pipe
         arguments = dict(arguments)
         generator = arguments.pop("generator", None)
         if generator is None:
-            seeds = [check.seed(s) for s in (seed if isinstance(seed, (list, tuple)) else [seed])]
+            several = isinstance(seed, (list, tuple))
+            seeds = [check.seed(s) for s in (seed if several else [seed])]
+            seed = type(seed)(seeds) if several else seeds[0]
             generator = [torch.Generator().manual_seed(s) for s in seeds]
         generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
-        self._fresh = [(g.device, g.get_state()) for g in generators]
+        self.seed, self._fresh = seed, [(g.device, g.get_state()) for g in generators]
         self.arguments = calls.kept_arguments(arguments)
         self.caveats = calls.caveats(pipe)
         self.facts: dict = {}
@@ -238,7 +240,7 @@ class DenoisingRun(Pictured, Watched, Timeline):
     @property
     def recorded(self) -> int:
         """How many steps are computed; moving among them costs nothing."""
-        return len(self._shelf) if self._begun else self.at or 0
+        return len(self._shelf) if self._begun else max(self.at or 0, self._cursor)
 
     def _states(self) -> States:
         while not self._begun:

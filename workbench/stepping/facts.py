@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from workbench.stepping.engine.calls import accepted
 from workbench.stepping.engine.structure import digest
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
@@ -22,14 +23,16 @@ def facts(pipe, arguments: dict, generators: list[tuple[torch.device, torch.Tens
         generators: device and first state of each.
 
     Returns:
-        "pipeline" (class), "schedulers" and "networks" by component, "arguments" (value of short ones, digest of all),
+        "pipeline" (class), "schedulers" and "networks" by component, "arguments" (value of short ones, digest of all;
+        those that were not given with the call's own values),
         "generators" (seed, and whether something had been drawn already), "versions", "platform".
     """
+    own = {n: p.default for n, p in accepted(pipe).items() if p.default is not p.empty}
     return {
         "pipeline": type(pipe).__name__,
         "schedulers": {n: _scheduler(c) for n, c in _parts(pipe).items() if hasattr(c, "set_timesteps")},
         "networks": {n: _network(c) for n, c in _parts(pipe).items() if isinstance(c, torch.nn.Module)},
-        "arguments": {n: {"value": _short(v), "digest": digest(v)} for n, v in arguments.items()},
+        "arguments": {n: {"value": _short(v), "digest": digest(v)} for n, v in {**own, **arguments}.items()},
         "generators": [_generator(device, state) for device, state in generators],
         "versions": {"python": platform.python_version()} | {p: v for p in PACKAGES if (v := _version(p))},
         "platform": platform.machine(),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from workbench import check
-from workbench import image as pictures
 from workbench.stepping.denoising import DenoisingRun
 from workbench.stepping.engine.memory import Recent
 from workbench.stepping.engine.moment import Answer, Moment, Script, denoiser_answers
@@ -149,6 +149,17 @@ class Recording(Pictured, Watched, Timeline):
     def _compute(self) -> None:
         raise StopIteration
 
+    def step(self, n: int = 1):
+        """Goes n steps forward, or to the last recorded one; otherwise as `Timeline.step`.
+
+        Raises:
+            RuntimeError: nothing is recorded beyond.
+        """
+        if self._cursor == self.recorded and not self.done:
+            told = f"{self.file.name} ends after {self.recorded} of {self.total} steps"
+            raise RuntimeError(f"{told}. Go on with recording.with_pipe(pipe).")
+        return super().step(n)
+
     @one_at_a_time
     def finish(self) -> torch.Tensor | None:
         """Goes to the last recorded step, or to a breakpoint or watch before it; returns the last picture, if any."""
@@ -219,7 +230,7 @@ class _Kept:
         """A structure as JSON; what cannot be written is left out."""
         if isinstance(value, torch.Tensor):
             return {"tensor": self.put(value)}
-        if is_pil(value) and value.mode in ("L", "RGB"):
+        if is_pil(value) and value.mode in ("1", "L", "LA", "RGB", "RGBA"):
             return {"picture": self.put(torch.from_numpy(np.array(value)))}
         if isinstance(value, np.ndarray):
             return {"array": self.put(torch.from_numpy(value))}
@@ -246,8 +257,7 @@ class _Frame:
         if kind == "tensor":
             return self._tensors[inner].clone()
         if kind == "picture":
-            array = self._tensors[inner].float() / 255  # (H, W) or (H, W, 3)
-            return pictures.to_pil(array.reshape(*array.shape[:2], -1).permute(2, 0, 1)[None])
+            return Image.fromarray(self._tensors[inner].numpy())  # (H, W) or (H, W, C); bool is mode 1
         if kind == "array":
             return self._tensors[inner].numpy().copy()
         if kind in ("tuple", "list"):

@@ -80,6 +80,9 @@ class Timeline(ABC):
         name: "run" for a root, then "run.1", "run.1.2", ... for its branches.
     """
 
+    _levels = ("t", "sigma")
+    """Noise levels that its states tell."""
+
     def __init__(self, parent: "Timeline | None" = None, at: int | None = None):
         self.breakpoints: list[Breakpoint] = []
         self.watches: list[Watch] = []
@@ -233,12 +236,20 @@ class Timeline(ABC):
             The breakpoint, to be taken out of ``breakpoints`` again; for a step that has one, that one.
 
         Raises:
-            ValueError: none or several are given.
+            ValueError: none or several are given, or a level that the states of this run do not have.
+            TypeError: ``when`` cannot be called.
         """
         given = {"step": step, "t": t, "sigma": sigma, "when": when}
         given = {name: value for name, value in given.items() if value is not None}
         if len(given) != 1:
             raise ValueError(f"{', '.join(given) or 'nothing'} is given, expected exactly one of step, t, sigma, when.")
+        for name in {"t", "sigma"} - set(self._levels):
+            if name in given:
+                raise ValueError(
+                    f"{name} is given, but the steps of this run have none. Break at a step, or where when holds."
+                )
+        if when is not None and not callable(when):
+            raise TypeError(f"when is {when!r}, expected a function of a state.")
         if step is not None:
             check.integer(step, "step", 1, self.total)
             name = f"step {step}"

@@ -144,7 +144,10 @@ def region_mask(region, size: tuple[int, int]) -> torch.Tensor:
         ValueError: a mask of another size, a box that holds no pixel.
     """
     if not isinstance(region, torch.Tensor):
-        return masks.box(size, region)
+        inside = masks.box(size, region)
+        if not inside.any():
+            raise ValueError(f"region is {tuple(region)}, which holds no pixel of a picture of {tuple(size)} (H, W).")
+        return inside
     if tuple(region.shape[-2:]) != tuple(size):
         raise ValueError(f"region is {tuple(region.shape[-2:])} (H, W), expected {tuple(size)}: the picture's size.")
     return check.mask(region, name="region")

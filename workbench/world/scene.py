@@ -40,6 +40,12 @@ class Material:
     opacity: float = 1.0
     seed: int = 0
 
+    def __post_init__(self):
+        for name in ("colour", "second"):
+            value = getattr(self, name)
+            if isinstance(value, str) or len(value) != 3:
+                raise ValueError(f"material.{name} is {value!r}, expected three numbers: sRGB in [0, 1].")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -197,16 +203,19 @@ def with_texture(scene: Scene, thing: int | str, material: Material | None = Non
         changes: fields of `Material`, such as ``pattern="checker"``.
 
     Raises:
-        ValueError: no such thing.
+        ValueError: no such thing, or no such pattern.
         TypeError: no such field.
 
     Example:
-        >>> with_texture(room, "floor", pattern="tile", scale=0.3)
+        >>> with_texture(room, "floor", pattern="tiled", scale=0.3)
     """
+    from workbench.world.materials import PATTERNS  # which needs this file
+
     index = _index(scene, thing)
     old = scene.things[index]
     first = old.parts[0].material
     new = replace(material or first, **changes)
+    check.choice(new.pattern, "pattern", PATTERNS)
     parts = tuple(replace(p, material=new) if p.material == first else p for p in old.parts)
     return _with_thing(scene, index, replace(old, parts=parts))
 

@@ -501,6 +501,8 @@ def test_history_and_loss_by_t(run):
         (lambda run: run.branch(lr=-1), "learning_rate is -1"),
         (lambda run: run.watch("gradient norm"), "how much is too much"),
         (lambda run: run.watch("loss", above=-1), "above is -1"),
+        (lambda run: run.break_at(t=400), "t is given, but the steps of this run have none"),
+        (lambda run: run.break_at(sigma=4), "sigma is given, but the steps of this run have none"),
         (lambda run: run.history("los"), "name is 'los', expected one of: loss"),
         (lambda run: run.plot("gradient_norms"), "what is 'gradient_norms', expected one of"),
         (lambda run: run.plot(), "no step tells loss"),

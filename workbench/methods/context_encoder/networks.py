@@ -39,7 +39,8 @@ class Everywhere(nn.Module):
     def __init__(self, channels: int, cells: int):
         super().__init__()
         bound = cells**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, cells, cells).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(channels, cells, cells))
+        nn.init.uniform_(self.weight, -bound, bound)  # draws nothing where weights are loaded afterwards
         self.bias = nn.Parameter(torch.zeros(channels, 1, cells))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Sampling: noise becomes a picture under the eyes of the reference. Guidance drops the reference and its tokens."""
 
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def sample(
     """
     check.integer(num_inference_steps, "num_inference_steps", 1)
     check.number(guidance_scale, "guidance_scale", 0)
-    imitator, scheduler = model.imitator, model.scheduler
+    imitator, scheduler = model.imitator, copy.deepcopy(model.scheduler)  # another fill may use it too
     count = len(given.background)
     seeds = list(seed) if isinstance(seed, Sequence) else [seed] * count
     if len(seeds) != count:

@@ -30,7 +30,7 @@ class Pair:
         return self.a.facts.get(group, {}), self.b.facts.get(group, {})
 
     def argument(self, name: str) -> tuple:
-        """Values of an argument of the call in both runs; None where it was not given."""
+        """Values of an argument of the call in both runs, the call's own where it was not given."""
         a, b = self.facts("arguments")
         return a.get(name, {}).get("value"), b.get(name, {}).get("value")
 

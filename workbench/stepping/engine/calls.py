@@ -48,9 +48,30 @@ def check_arguments(pipe, arguments: dict) -> None:
             raise ValueError(f"{name} is given, expected none: a run shows every step. See watch and break_at.")
     known = accepted(pipe)
     unknown = sorted(set(arguments) - set(known))
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        takes = ", ".join(name for name in known if name != "self")
+    rest = next((p.name for p in known.values() if p.kind is p.VAR_KEYWORD), None)
+    read = set() if rest is None else _read_from(pipe, rest)
+    if read is not None and (unknown := sorted(set(unknown) - read)):
+        takes = ", ".join(name for name in known if name not in ("self", rest))
         raise TypeError(f"{', '.join(unknown)}: {type(pipe).__name__} does not know it. It takes {takes}.")
+
+
+def _read_from(pipe, rest: str) -> set[str] | None:
+    """Names that a pipeline's call reads from its ``**rest`` one by one; None where it hands them on, or none can say.
+
+    A name that is never read would change nothing, without a word.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(type(pipe).__call__)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    uses = sum(isinstance(n, ast.Name) and n.id == rest for n in ast.walk(tree))
+    reads = [
+        n.args[0].value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr in ("pop", "get")
+        and isinstance(n.func.value, ast.Name) and n.func.value.id == rest and isinstance(n.args[0], ast.Constant)
+    ]  # fmt: skip
+    return set(reads) if uses == len(reads) else None
 
 
 def check_same_grid(pipe, before: dict, changes: dict) -> None:
@@ -78,6 +99,8 @@ def kept_arguments(arguments: dict) -> dict:
     def keep(value):
         if isinstance(value, np.ndarray) or is_pil(value):
             return value.copy()
+        if isinstance(value, np.generic):
+            return value.item()  # a plain number, which can be written
         if type(value) in (list, tuple):
             return type(value)(keep(v) for v in value)
         return mapped(value, lambda tensor: tensor.detach().clone())

@@ -69,6 +69,8 @@ class TrainingRun(Viewed, Timeline):
         >>> run.run(100); run.goto(12); run.branch(learning_rate=1e-4).step(20)
     """
 
+    _levels = ()  # each picture of a batch has its own
+
     def __init__(
         self,
         task: Task,

@@ -45,25 +45,29 @@ class TrainingSettings:
     precision: str = "no"
 
     def __post_init__(self):
-        check.number(self.learning_rate, "learning_rate", 0)
+        plain = {
+            "learning_rate": check.number(self.learning_rate, "learning_rate", 0),
+            "warmup": check.integer(self.warmup, "warmup", 0),
+            "final": check.number(self.final, "final", 0, 1),
+            "batch_size": check.integer(self.batch_size, "batch_size", 1),
+            "seed": check.seed(self.seed),
+            "weight_decay": check.number(self.weight_decay, "weight_decay", 0),
+        }
         check.choice(self.schedule, "schedule", ("constant", "cosine"))
-        check.integer(self.warmup, "warmup", 0)
-        check.number(self.final, "final", 0, 1)
         if self.steps is not None:
-            check.integer(self.steps, "steps", 1)
+            plain["steps"] = check.integer(self.steps, "steps", 1)
         elif self.schedule == "cosine":
             raise ValueError('steps is None for schedule "cosine", expected how many: where shall it end?')
-        check.integer(self.batch_size, "batch_size", 1)
-        check.seed(self.seed)
-        check.number(self.weight_decay, "weight_decay", 0)
         if len(tuple(self.betas)) != 2:
             raise ValueError(f"betas is {self.betas!r}, expected two numbers.")
-        object.__setattr__(self, "betas", tuple(check.number(beta, "betas", 0, 1) for beta in self.betas))
+        plain["betas"] = tuple(check.number(beta, "betas", 0, 1) for beta in self.betas)
         if not isinstance(self.fused, bool):
             raise TypeError(f"fused is {self.fused!r}, expected True or False.")
         if self.clip is not None:
-            check.number(self.clip, "clip", 0)
+            plain["clip"] = check.number(self.clip, "clip", 0)
         check.choice(self.precision, "precision", ("no", "bf16"))
+        for name, value in plain.items():  # NumPy's numbers become Python's, which can be written
+            object.__setattr__(self, name, value)
 
     def rate(self, step: int) -> float:
         """The learning rate of the update after ``step`` updates, see `diffusion.training.learning_rate`."""
