@@ -61,13 +61,16 @@ def psnr(result, truth, mask=None, where: str = "hole") -> torch.Tensor:
 def ssim(result, truth, mask=None, where: str = "hole") -> torch.Tensor:
     """Structural similarity: Gaussian window of 11 pixels (sigma 1.5), averaged over the region; (B,), 1 = same.
 
-    The map is computed on the whole pictures, so windows at the hole's edge see kept pixels too.
+    The map is computed on the whole pictures, so windows at the hole's edge see kept pixels too. Raises ValueError for
+    pictures of less than 6 pixels a side.
 
     Source: Wang et al., IEEE TIP 2004; the map is kornia's.
     """
     from kornia.metrics import ssim as ssim_map  # takes a second to import
 
     result, truth, weight = _prepare(result, truth, mask, where)
+    if min(result.shape[-2:]) < 6:
+        raise ValueError(f"the pictures are {tuple(result.shape[-2:])} (H, W), expected at least 6: half a window.")
     return _average(ssim_map(result, truth, window_size=11, max_val=1.0), weight)
 
 

@@ -170,6 +170,11 @@ def test_classifier(pictures, validation, tmp_path, monkeypatch):
     assert classifiers.tiny_perceptual(image, image).abs().max() == 0
     with pytest.raises(ValueError, match="expected the same"):
         classifiers.tiny_perceptual(image, image[..., :40])
+    for other in (image[:1], image[..., :8, :]):
+        with pytest.raises(ValueError, match=r"expected as many of at least 16 x 16|expected the same"):
+            classifiers.tiny_perceptual(image, other)
+    with pytest.raises(ValueError, match=r"expected as many of at least 16 x 16"):
+        classifiers.tiny_perceptual(image[..., :8, :], image[..., :8, :])
 
 
 def test_the_classifier_learns_from_things_cut_free(views, validation):

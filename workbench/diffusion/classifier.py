@@ -164,6 +164,8 @@ def tiny_perceptual(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         ValueError: shapes or ranges against the conventions.
     """
     check.same_size(check.image(a, "a"), check.image(b, "b"), "a", "b")
+    if len(a) != len(b) or min(a.shape[-2:]) < 16:
+        raise ValueError(f"a is {tuple(a.shape)} and b {tuple(b.shape)}, expected as many of at least 16 x 16 pixels.")
     if NAME not in _loaded:
         _loaded[NAME] = load_classifier().requires_grad_(False)
     return _loaded[NAME].to(a.device).distance(a.float(), b.float())

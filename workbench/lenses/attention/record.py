@@ -173,8 +173,8 @@ class AttentionRecord(Questions):
             return found
         if not self._heard_of:
             raise RuntimeError(
-                "nothing is recorded: the denoiser was not called inside the with block. Of a DenoisingRun, a step "
-                "already done can be asked for by step=."
+                "nothing is recorded: the denoiser was not called inside the with block, or not in the steps that "
+                "are recorded. Of a DenoisingRun, a step already done can be asked for by step=."
             )
         if not entries:
             kept = sorted({key[0] for key in self._tape.entries})
