@@ -39,6 +39,7 @@ def small(trained_folder):
         patch.setattr(of_spl.trials, "TRAINED", trained_folder)
         patch.setattr(of_spl, "pictures", lambda: views)
         patch.setattr(of_spl, "teacher", lambda: taught)
+        patch.setattr(of_spl, "bundled", lambda: of_spl.trained("full", 0))
         yield trained_folder
     for kept in CACHED:
         kept.cache_clear()
@@ -61,7 +62,9 @@ def test_each_run_is_trained_by_a_command():
     """The lines are those the training takes, and write where the claims look."""
     from workbench.methods.spl.train import make_parser
 
-    lines = of_spl.commands()
+    detector, *lines = of_spl.commands()
+    learnt = [line for line in lines if "--variant detector-teacher" in line]
+    assert {line.split("--teacher-weights ")[1].split()[0] for line in learnt} == {detector.split("--export ")[1]}
     assert len(lines) == len(of_spl.RUNS) * len(of_spl.SEEDS)
     for line in lines:
         options = make_parser().parse_args(line.split("train ")[1].split())
