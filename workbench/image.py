@@ -242,6 +242,18 @@ def to_pil(image: torch.Tensor) -> Image.Image:
     return Image.fromarray(to_uint8(image))
 
 
+def array_to_pil(array: np.ndarray) -> Image.Image:
+    """Bytes as they are, what NumPy makes of a PIL image turned back.
+
+    Args:
+        array: uint8 (H, W) or (H, W, 2 | 3 | 4), or bool (H, W).
+
+    Returns:
+        A PIL image of mode L, LA, RGB or RGBA, or 1.
+    """
+    return Image.fromarray(array)
+
+
 def to_png(image: torch.Tensor, colours: int | None = None) -> bytes:
     """One picture (1, 1 | 3, H, W) as the bytes of a PNG file.
 

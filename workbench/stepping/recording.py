@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from workbench import check
+from workbench import image as pictures
 from workbench.stepping.denoising import DenoisingRun
 from workbench.stepping.engine.memory import Recent
 from workbench.stepping.engine.moment import Answer, Moment, Script, denoiser_answers
@@ -257,7 +257,7 @@ class _Frame:
         if kind == "tensor":
             return self._tensors[inner].clone()
         if kind == "picture":
-            return Image.fromarray(self._tensors[inner].numpy())  # (H, W) or (H, W, C); bool is mode 1
+            return pictures.array_to_pil(self._tensors[inner].numpy())
         if kind == "array":
             return self._tensors[inner].numpy().copy()
         if kind in ("tuple", "list"):
