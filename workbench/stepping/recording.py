@@ -113,6 +113,8 @@ class Recording(Pictured, Watched, Timeline):
         output: the last picture, (B, 3, H, W) in [0, 1]; None where the run was not over.
     """
 
+    computes = False
+
     def __init__(self, file: Path, manifest: dict, tensors: dict[str, torch.Tensor]):
         super().__init__()
         self.file, self.facts, self.seed = file, manifest["facts"], manifest["seed"]

@@ -80,6 +80,8 @@ class Timeline(ABC):
         name: "run" for a root, then "run.1", "run.1.2", ... for its branches.
     """
 
+    computes = True
+    """Whether it goes on beyond what is recorded; a recording does not."""
     _levels = ("t", "sigma")
     """Noise levels that its states tell."""
 

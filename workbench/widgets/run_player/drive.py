@@ -54,7 +54,7 @@ class Drive:
         """
         self._begin()
         before = self.run.i
-        self.run.step()
+        self._step(self.run)
         if self.run.i == before:
             self._tell_end(self.run)
             return False
@@ -91,7 +91,7 @@ class Drive:
         """The second run does the step that the first has done."""
         other, i = self.other, self.run.i
         if other.i == i - 1 and other.i != self._end(other):
-            other.step()
+            self._step(other)
             if other.i < i:
                 self._ended.add(id(other))
         else:
@@ -106,10 +106,16 @@ class Drive:
             self._step_silently(run)
         run.goto(self._within(run, i))
 
+    @staticmethod
+    def _step(run) -> None:
+        """One step; a recording that has no more stays where it is."""
+        if run.computes or run.i < run.recorded:
+            run.step()
+
     def _step_silently(self, run) -> None:
         """One step that no breakpoint is told of."""
         before = run.i
-        run.step()
+        self._step(run)
         run.stopped = None
         if run.i == before:
             self._ended.add(id(run))
