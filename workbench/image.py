@@ -183,7 +183,7 @@ def load_frames(path, *, count: int | None = None, every: int = 1, max_side: int
         max_side: scales down so that no side is longer, as `fit`.
 
     Returns:
-        (T, 3, H, W) in [0, 1], T at least 2.
+        (T, 3, H, W) in [0, 1]; T = 1 where ``every`` leaves the first alone.
 
     Raises:
         FileNotFoundError: no such file.
@@ -201,7 +201,7 @@ def load_frames(path, *, count: int | None = None, every: int = 1, max_side: int
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is not a file, expected a video.")
-    frames = []
+    frames, number = [], -1
     try:
         for number, frame in enumerate(imageio.imiter(path)):
             if number % every == 0:
@@ -217,7 +217,7 @@ def load_frames(path, *, count: int | None = None, every: int = 1, max_side: int
                 "save the clip as an animated GIF."
             ) from None
         raise check.ImageFileError(f"{path.name} is no video in a known format, or cut short: {reason}") from None
-    if len(frames) < 2:
+    if number < 1:
         raise check.ImageFileError(f"{path.name} holds one picture, expected a video: two frames at least.")
     if len({frame.shape for frame in frames}) > 1:
         raise check.ImageFileError(f"{path.name} has frames of several sizes, expected one.")

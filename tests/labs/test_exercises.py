@@ -91,3 +91,34 @@ def test_checks_leave_the_global_random_state_alone():
         for _, answer in answers.WRONG[name]:
             labs.check(name, answer)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def in_double(function):
+    """The same answer, its tensors in double precision."""
+
+    def double(got):
+        if type(got) in (tuple, list):
+            return type(got)(double(one) for one in got)
+        return got.double() if isinstance(got, torch.Tensor) and got.is_floating_point() else got
+
+    return lambda *given: double(function(*given))
+
+
+SINGLE = {"conventions.to_image", "realfill.random_mask"}
+"""Exercises that ask for float32 of what is none."""
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - SINGLE))
+def test_double_precision_is_not_wrong(name, capsys):
+    answer = in_double(labs._exercises()[name].reference)
+    assert labs.check(name, answer) is answer
+    assert capsys.readouterr().out == f"{name}: right.\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("got", [None, torch.tensor(1.0), "a word", [(1, (2, 3))], {}])
+def test_whatever_comes_back_the_notebook_runs_on(name, got, capsys):
+    assert labs.check(name, lambda *given: got) is labs._exercises()[name].reference
+    told = capsys.readouterr().out
+    assert "The reference stands in for it." in told
+    assert told.count("\n") == 1

@@ -280,7 +280,7 @@ class LoraTask(ModelTask):
             new[partner] = new[partner] * ratio
             size = product_norm(b, a)
             lost, whole = lost + (error * size) ** 2, whole + size**2
-        new = {name: new[name] for name in weights}
+        new = {name: new.get(name, weights[name]) for name in weights}  # what is no LoRA stays
         kept = f"rank {parent.rank} -> {self.rank}"
         if self.rank < parent.rank:
             error = math.sqrt(lost / whole) if whole else 0.0

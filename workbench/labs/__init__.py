@@ -70,6 +70,10 @@ def check(name: str, answer: Callable) -> Callable:
         print(f"{name}: not done yet. The reference stands in for it.")
     except Mistake as mistake:
         print(f"{name}: not right yet. {mistake} The reference stands in for it.")
+    except Exception as error:  # the check itself met something that it did not expect
+        told = f"{type(error).__name__}: {error}".split("\n")[0]
+        print(f"{name}: cannot be judged. What you return is not of the kind that is asked ({told}). "
+              "The reference stands in for it.")  # fmt: skip
     else:
         print(f"{name}: right.")
         return answer
@@ -77,9 +81,14 @@ def check(name: str, answer: Callable) -> Callable:
 
 
 def call(answer: Callable, *arguments):
-    """Calls a learner's function; an exception inside it becomes a `Mistake` that tells where."""
+    """Calls a learner's function; an exception inside it becomes a `Mistake` that tells where.
+
+    Who computes in double precision what was given in single is not wrong: such tensors come back as float32.
+    """
     try:
-        return answer(*arguments)
+        got = answer(*arguments)
+        precisions = {value.dtype for value in arguments if isinstance(value, torch.Tensor)}
+        return _single(got) if torch.float32 in precisions and torch.float64 not in precisions else got
     except NotImplementedError:
         raise
     except Exception as error:
@@ -87,6 +96,13 @@ def call(answer: Callable, *arguments):
         while line.tb_next is not None and line.tb_frame.f_code is not getattr(answer, "__code__", None):
             line = line.tb_next
         raise Mistake(f"Your line {line.tb_lineno} raised {type(error).__name__}: {error}.") from error
+
+
+def _single(got):
+    """The same with float64 tensors as float32, also in a tuple or list."""
+    if type(got) in (tuple, list):
+        return type(got)(_single(one) for one in got)
+    return got.float() if isinstance(got, torch.Tensor) and got.dtype == torch.float64 else got
 
 
 def expect(condition: bool, message: str) -> None:

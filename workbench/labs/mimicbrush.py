@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from workbench.labs import Exercise, call, expect, expect_tensor
+from workbench.labs import Exercise, Mistake, call, expect, expect_tensor
 
 VERDICTS = ("too different", "kept", "too similar")
 
@@ -55,6 +55,10 @@ def _test_judge_pairs(answer) -> None:
         all(isinstance(one, (tuple, list)) and len(one) == 3 for one in got),
         f"Your list holds {got[0] if got else 'nothing'!r}, expected triples (a, b, verdict).",
     )
+    try:
+        got = [(int(a), int(b), verdict) for a, b, verdict in got]
+    except (TypeError, ValueError):
+        raise Mistake(f"Your list begins with {got[0]!r}, expected triples of two numbers and a word.") from None
     _compare_pairs([tuple(one[:2]) for one in got], values, low, high)
     _compare_verdicts({tuple(one[:2]): one[2] for one in got}, values)
     order = [values[one[0], one[1]] for one in got]

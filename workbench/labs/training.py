@@ -3,6 +3,7 @@
 import math
 import statistics
 
+import numpy as np
 import torch
 
 from workbench.labs import Exercise, call, expect, expect_tensor
@@ -30,7 +31,7 @@ def _test_is_spike(answer) -> None:
     def ask(losses, *settings) -> bool:
         got = call(answer, list(losses), *settings)
         expect(
-            isinstance(got, (bool, torch.BoolTensor)) or type(got).__name__ == "bool_",
+            isinstance(got, (bool, np.bool_, torch.BoolTensor)),
             f"You return a {type(got).__name__}, expected True or False.",
         )
         return bool(got)

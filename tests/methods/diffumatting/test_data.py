@@ -131,6 +131,15 @@ def test_portraits_from_a_green_screen_film(tmp_path):
     assert screen_colour(frames[0]) == pytest.approx((0.1, 0.8, 0.2), abs=1e-5)
 
 
+def test_a_short_film_gives_its_first_frame(tmp_path):
+    screen = torch.tensor([0.1, 0.8, 0.2]).view(1, 3, 1, 1)
+    alpha = thing(0).alpha
+    frames = [torch.full_like(screen, g) * alpha + screen * (1 - alpha) for g in (0.5, 0.6, 0.7)]
+    film = wb.image.save_film(frames, tmp_path / "short.gif")
+    assert wb.image.load_frames(film, every=20).shape[0] == 1
+    assert len(list(keyed_frames(film))) == 1
+
+
 def test_films_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a file, expected a video"):
         list(keyed_frames(tmp_path / "no.gif"))

@@ -139,6 +139,9 @@ def test_refusals(model, untrained_models):
         generate(3, model=model)
     with pytest.raises(TypeError, match="generate takes no output_type"):
         generate("a ball", model=model, output_type="pt")
+    for wrong in ({"num_steps": 50}, {"num_images_per_prompt": 2}, {"return_dict": False}):
+        with pytest.raises(TypeError, match=f"generate takes no {next(iter(wrong))}, expected some of"):
+            generate("a ball", model=model, **wrong)
     with pytest.raises(ValueError, match="seed is -1"):
         generate("a ball", -1, model=model)
     with pytest.raises(ValueError, match="the head takes 9 channels"):

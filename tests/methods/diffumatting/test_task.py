@@ -154,6 +154,12 @@ def test_a_run_goes_back_and_forward_to_the_bit_and_branches(task):
     fork.step(1)
     assert fork.history("loss")[:1] == told[:1]
     assert fork.history("loss")[1] < told[1]
+    other = run.branch(at=1, rank=run.task.rank + 2)  # the head, which has no rank, goes along
+    head = {name: value for name, value in run.weights(1).items() if name.startswith("head.")}
+    assert head
+    assert all(torch.equal(other.weights()[name], value) for name, value in head.items())
+    other.step(1)
+    run.branch(at=1, lora_alpha=2.0 * run.task.lora_alpha).step(1)
     with pytest.raises(ValueError, match="green_weight is -1"):
         task.variant(green_weight=-1)
     with pytest.raises(ValueError, match="holes cannot change, expected one of"):

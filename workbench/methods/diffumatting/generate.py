@@ -1,5 +1,6 @@
 """Things with mattes: painted from a prompt, or of a green-screen picture that is there."""
 
+import inspect
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -96,6 +97,10 @@ class Matted:
         return replace(self, alpha=greenpost.apply_trimap(self.alpha, trimap))
 
 
+OWN = ("self", "kwargs", "prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
+"""Of a pipeline's call, what `generate` sees to: it makes one picture, of whose latents a matte is made."""
+
+
 @torch.no_grad()
 def generate(
     prompt: str,
@@ -133,10 +138,11 @@ def generate(
     """
     prompt, seed = green_caption(prompt), check.seed(seed)
     check.integer(num_inference_steps, "num_inference_steps", 1)
-    if "output_type" in call:
-        raise TypeError("generate takes no output_type: mattes are made of the latents.")
     model = bundled_model() if model is None else model
     pipe = model.pipe
+    known = set(inspect.signature(type(pipe).__call__).parameters) - set(OWN)
+    if unknown := sorted(set(call) - known):
+        raise TypeError(f"generate takes no {', '.join(unknown)}, expected some of: {', '.join(sorted(known))}.")
     shown = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, **call}
