@@ -16,10 +16,12 @@ from workbench.methods.spl import (
     make_spl,
     modulation,
     published_state,
+    receptive_field,
     region_statistics,
+    score_map,
 )
 from workbench.methods.spl.fill import part_boxes
-from workbench.methods.spl.networks import Completion
+from workbench.methods.spl.networks import Completion, complete, make_discriminator
 from workbench.methods.spl.teachers import Teacher
 
 
@@ -224,3 +226,49 @@ def test_region_statistics(untrained_models):
     for region in ("hole", "known"):  # fresh weights: no gain, no shift
         assert statistics.mean_after[region].abs().max() < 1e-4
         assert statistics.std_after[region].max() < 1.001
+
+
+def test_a_receptive_field_is_what_a_painted_pixel_answers_to():
+    model, photo, mask = load_spl(), noise(1, 3, 64, 64), wb.mask.box((64, 64), (20, 16, 44, 40))
+    found = {way: receptive_field(model, photo, mask, (30, 28), way) for way in ("both", "encoder", "prior")}
+    for field in found.values():
+        assert field.shape == (1, 1, 64, 64)
+        assert field.sum().item() == pytest.approx(1, abs=1e-4)
+        assert not field[mask == 1].any()  # what no branch is shown
+    assert not torch.allclose(found["encoder"], found["prior"])
+    strong, weak = found["both"].flatten().argsort()[[-1, 200 + int(mask.sum())]].tolist()
+    moves = []
+    for cell in (strong, weak):  # as pixels are nudged, so the painted one moves
+        nudged = photo.clone()
+        nudged[0, :, cell // 64, cell % 64] += torch.where(nudged[0, :, cell // 64, cell % 64] > 0.5, -1e-2, 1e-2)
+        moves.append((complete(model, nudged, mask).image - complete(model, photo, mask).image)[0, :, 28, 30])
+    assert moves[0].abs().sum() > 10 * moves[1].abs().sum()
+
+
+def test_receptive_fields_of_what_cannot_be_asked(untrained_models):
+    model, photo, mask = load_spl(), noise(1, 3, 32, 48), wb.mask.box((32, 48), (8, 8, 40, 20))
+    with pytest.raises(ValueError, match="at is 48, expected a whole number from 0 to 47"):
+        receptive_field(model, photo, mask, (48, 3))
+    with pytest.raises(ValueError, match="through"):
+        receptive_field(model, photo, mask, (4, 3), "teacher")
+    with pytest.raises(ValueError, match="expected one picture"):
+        receptive_field(model, photo[..., :30], mask[..., :30], (4, 3))
+    with pytest.raises(ValueError, match="expected one picture"):
+        receptive_field(model, noise(2, 3, 32, 48), mask, (4, 3))
+
+
+def test_a_score_map_has_a_verdict_for_each_patch_and_leaves_the_discriminator_as_it_was():
+    judge, photo = make_discriminator((4, 4, 8, 8)).train(), noise(2, 3, 48, 64)
+    before = {name: value.clone() for name, value in judge.state_dict().items()}
+    found = score_map(judge, photo)
+    assert found.shape == (2, 1, 4, 6)
+    assert 0 <= found.min() <= found.max() <= 1
+    assert judge.training
+    assert all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())
+    changed = photo.clone()
+    changed[..., :8, :8] = 1 - changed[..., :8, :8]  # a corner: seen by the verdicts near it, not by those far away
+    moved = (score_map(judge, changed) - found).abs()[0, 0]
+    assert moved[0, 0] > 0
+    assert not moved[:, 5:].any()
+    with pytest.raises(ValueError, match="at least 32 x 32"):
+        score_map(judge, photo[..., :24])

@@ -5,7 +5,7 @@ The rooms: `layers` and `networks` hold generator and discriminator, `teachers` 
 any picture, `features` looks inside.
 """
 
-from workbench.methods.spl.features import compare_priors, modulation, region_statistics
+from workbench.methods.spl.features import compare_priors, modulation, receptive_field, region_statistics, score_map
 from workbench.methods.spl.fill import fill
 from workbench.methods.spl.loading import load_published, load_spl, published_state
 from workbench.methods.spl.networks import PAPER, Completion, SplGenerator, complete, make_spl
@@ -13,5 +13,6 @@ from workbench.methods.spl.teachers import Teacher, make_teacher
 
 __all__ = [
     "PAPER", "Completion", "SplGenerator", "Teacher", "compare_priors", "complete", "fill", "load_published",
-    "load_spl", "make_spl", "make_teacher", "modulation", "published_state", "region_statistics",
+    "load_spl", "make_spl", "make_teacher", "modulation", "published_state", "receptive_field", "region_statistics",
+    "score_map",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Looks inside SPL that `workbench.lenses.features` does not give: priors side by side, modulation, regions."""
+"""Looks inside SPL that `workbench.lenses.features` does not give: priors, modulation, regions, reach, verdicts."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,11 @@ from torch.nn import functional as F
 from workbench import check
 from workbench.lenses.features import cluster_maps, record_features
 from workbench.methods.spl.layers import RegionNorm
-from workbench.methods.spl.networks import SplGenerator, complete, whitened
+from workbench.methods.spl.networks import LEAST, MULTIPLE, PatchDiscriminator, SplGenerator, complete, whitened
 from workbench.methods.spl.teachers import Teacher
+
+WAYS = ("both", "encoder", "prior")
+"""How a known pixel can reach a painted one: through the image encoder, through the semantic prior."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +156,77 @@ def region_statistics(model: SplGenerator, image: torch.Tensor, mask: torch.Tens
         before, after = (_by_region(x, mask) for x in (seen[name], recorded[name]))
         found[name] = RegionStatistics(before[0], after[0], before[1], after[1])
     return found
+
+
+def receptive_field(
+    model: SplGenerator, image: torch.Tensor, mask: torch.Tensor, at: tuple[int, int], through: str = "both"
+) -> torch.Tensor:
+    """What sets one painted pixel: how steeply it answers to each pixel of the picture.
+
+    Args:
+        model, image, mask: as in `complete`; one picture, sides multiples of 4.
+        at: (x, y) of the painted pixel.
+        through: "encoder" holds the prior fixed, "prior" what the encoder is shown; "both" holds nothing.
+
+    Returns:
+        (1, 1, H, W), sums of the slopes' magnitudes over colours, divided by their sum; 0 in the hole, which no
+        branch is shown.
+
+    Raises:
+        ValueError: shapes or ranges, an unknown way, a pixel outside the picture.
+
+    Source: Luo et al., NeurIPS 2016 (effective receptive fields), for one pixel of one picture.
+
+    Example:
+        >>> wb.plot.show_map(receptive_field(load_spl(), photo, mask, at=(64, 64)).log10())
+    """
+    check.image(image)
+    check.mask(mask, like=image)
+    check.choice(through, "through", WAYS)
+    height, width = image.shape[-2:]
+    if len(image) != 1 or height % MULTIPLE or width % MULTIPLE or min(height, width) < LEAST:
+        raise ValueError(
+            f"image is {tuple(image.shape)}, expected one picture (1, 3, H, W), sides multiples of {MULTIPLE} and at "
+            f"least {LEAST}."
+        )
+    x, y = (check.integer(value, "at", 0, size - 1) for value, size in zip(at, (width, height), strict=True))
+    seen, mask = image.detach().clone().requires_grad_(), mask.to(image)
+    fixed = image.detach()
+    with torch.enable_grad():
+        prior = model.learn(fixed if through == "encoder" else seen, mask)[0]
+        painted = model.paint(fixed if through == "prior" else seen, mask, prior)
+        slopes = torch.autograd.grad(painted[0, :, y, x].sum(), seen)[0]  # (1, 3, H, W)
+    found = slopes.abs().sum(1, keepdim=True)
+    return found / found.sum().clamp(min=torch.finfo(found.dtype).tiny)
+
+
+@torch.no_grad()
+def score_map(discriminator: PatchDiscriminator, image: torch.Tensor) -> torch.Tensor:
+    """How real a discriminator finds each part of a picture.
+
+    Args:
+        discriminator: that of a `train.Distilling`, trained along or afterwards.
+        image: (B, 3, H, W) in [0, 1], 32 pixels a side or more.
+
+    Returns:
+        (B, 1, H / 8 - 2, W / 8 - 2) in [0, 1], 1 = real: one verdict for a patch of about 70 x 70 pixels, their centres
+        8 pixels apart.
+
+    Raises:
+        ValueError: shape or range of the picture.
+
+    Example:
+        >>> wb.plot.show_map(score_map(objective.discriminator, photo), limits=(0, 1))
+    """
+    check.image(image)
+    if min(image.shape[-2:]) < 32:
+        raise ValueError(f"image is {tuple(image.shape[-2:])} (H, W), expected at least 32 x 32: one verdict.")
+    training = discriminator.training
+    discriminator.eval()  # spectral normalisation moves its estimate in training
+    try:
+        return discriminator(image.to(next(discriminator.parameters()))).sigmoid()
+    finally:
+        discriminator.train(training)
 
 
 def _note_input(seen: dict[str, torch.Tensor], name: str):

@@ -190,10 +190,7 @@ class SplGenerator(ModelMixin, ConfigMixin):
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> Completion:
         """Completes a picture; what it shows in the hole is overwritten with white first."""
         prior, teacher_features = self.learn(image, mask)
-        features = self.encoder(_channels_last(whitened(image, mask)), mask)  # (B, C, H / 4, W / 4)
-        for block in self.blocks:
-            features = block(features, prior)
-        return Completion(self.decoder(features), teacher_features, prior)
+        return Completion(self.paint(image, mask, prior), teacher_features, prior)
 
     def learn(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The semantic learner's part: prior (B, P, h, w) and teacher_features (B, T, h, w), h = H enlarge / 8."""
@@ -201,6 +198,13 @@ class SplGenerator(ModelMixin, ConfigMixin):
         if self.config.enlarge != 1:
             x = F.interpolate(x, scale_factor=self.config.enlarge, mode="nearest")
         return self.learner(_channels_last(x))
+
+    def paint(self, image: torch.Tensor, mask: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+        """The painter's part: a picture (B, 3, H, W) after a prior (B, P, h, w), its own or any other."""
+        features = self.encoder(_channels_last(whitened(image, mask)), mask)  # (B, C, H / 4, W / 4)
+        for block in self.blocks:
+            features = block(features, prior)
+        return self.decoder(features)
 
 
 def whitened(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
