@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from workbench import mask as masks
@@ -13,7 +14,7 @@ from workbench.diffusion import lora, models
 from workbench.diffusion.denoiser import assemble
 from workbench.diffusion.latents import encode_moments, masked_image
 from workbench.diffusion.libraries import StableDiffusionInpaintPipeline, StableDiffusionPipeline
-from workbench.diffusion.lora import add_lora, lora_update, remove_lora
+from workbench.diffusion.lora import ADAPTER, add_lora, borrowed, lora_layers, lora_update, remove_lora
 from workbench.diffusion.lora_task import LoraTask
 
 SIZE = (64, 96)  # (H, W)
@@ -311,7 +312,7 @@ def test_the_loss_falls_on_one_picture(pipe, images):
     [
         (lambda pipe, images: add_lora(pipe.unet, 0), "rank is 0, expected a whole number of at least 1"),
         (lambda pipe, images: add_lora(pipe.unet, 2, targets=["nothing"]), "no layer's name ends with nothing"),
-        (lambda pipe, images: [add_lora(pipe.unet), add_lora(pipe.unet)], "has a LoRA already"),
+        (lambda pipe, images: [add_lora(pipe.unet), add_lora(pipe.unet)], r"the model has a LoRA \(default\)"),
         (lambda pipe, images: LoraTask(pipe, images[..., :90]), r"images are \(64, 90\).*expected multiples of 16"),
         (lambda pipe, images: LoraTask(pipe, images * 2), "images has values from"),
         (lambda pipe, images: LoraTask(pipe, images, ["one"]), "prompt holds 1 captions for 2 images"),
@@ -330,3 +331,47 @@ def test_messages(pipe, images, action, message):
 def test_norm_of_a_product_by_hand():
     b, a = torch.tensor([[3.0], [4.0]]), torch.tensor([[1.0, 0.0, 1.0]])
     assert lora.product_norm(b, a) == pytest.approx(5 * math.sqrt(2))
+
+
+def test_what_one_has_loaded_oneself_is_seen_and_left_alone(pipe, images):
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), adapter_name="style")
+    with pytest.raises(ValueError, match=r"the model has a LoRA \(style\). .*pipe.unload_lora_weights"):
+        add_lora(pipe.unet)
+    with pytest.raises(ValueError, match=r"has a LoRA \(style\)"):
+        LoraTask(pipe, images)
+    with pytest.raises(ValueError, match=r"the pipeline has a LoRA \(style\)"), borrowed(pipe):
+        pass
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"]), adapter_name=ADAPTER)
+    remove_lora(pipe.unet)
+    after = pipe.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert list(pipe.unet.peft_config) == ["style"]
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_borrowed_pipeline_is_given_back_as_it_was(pipe, images, checkpointed):
+    if checkpointed:
+        pipe.unet.enable_gradient_checkpointing()
+    pipe.unet.train()
+    pipe.vae.requires_grad_(True)
+    pipe.text_encoder.requires_grad_(False)
+    before = {name: p.requires_grad for part in (pipe.unet, pipe.vae, pipe.text_encoder)
+              for name, p in part.named_parameters()}  # fmt: skip
+
+    def stopped():
+        with borrowed(pipe):
+            LoraTask(pipe, images, rank=2)
+            pipe.unet.eval()
+            (pipe.unet.disable_gradient_checkpointing if checkpointed else pipe.unet.enable_gradient_checkpointing)()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not lora_layers(pipe.unet)
+    assert pipe.unet.is_gradient_checkpointing == checkpointed
+    assert pipe.unet.training
+    after = {name: p.requires_grad for part in (pipe.unet, pipe.vae, pipe.text_encoder)
+             for name, p in part.named_parameters()}  # fmt: skip
+    assert before == after

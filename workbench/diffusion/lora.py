@@ -6,7 +6,8 @@ A convolution's A holds the kernel (rank, in, kh, kw) and its B is 1 x 1, which 
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from workbench.diffusion.libraries import quiet
 from workbench.diffusion.training_data import generator
 
 ADAPTER = "default"
-"""peft's name for the additions; there is one set of them in a model."""
+"""peft's name for the additions that are ours; one's own, loaded by diffusers, have other names."""
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 UNET_TARGETS = (
     *ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut", "conv",
@@ -64,8 +65,7 @@ def add_lora(
     """
     check.integer(rank, "rank", 1)
     alpha = check.number(rank if lora_alpha is None else lora_alpha, "lora_alpha", 0)
-    if lora_layers(model):
-        raise ValueError("the model has a LoRA already. Take it out with remove_lora(model) first.")
+    check_no_lora(model, "the model", "Take it out first, with remove_lora(model)")
     ends = list(targets or (UNET_TARGETS if hasattr(model, "down_blocks") else TEXT_TARGETS))
     found = [n for n, _ in model.named_modules() if any(n == end or n.endswith(f".{end}") for end in ends)]
     if not found:
@@ -79,12 +79,58 @@ def add_lora(
 
 
 def remove_lora(model: nn.Module) -> None:
-    """Takes the LoRA out: the model is as it was before. Nothing happens to one without."""
+    """Takes the LoRA out: the model is as it was before, with another that it may have. Nothing happens without one."""
+    configs = getattr(model, "peft_config", {})
     for name, layer in lora_layers(model).items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    model._hf_peft_config_loaded = False
-    model.__dict__.pop("peft_config", None)
+        layer.delete_adapter(ADAPTER)
+        if not layer.lora_A:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    configs.pop(ADAPTER, None)
+    if not configs:
+        model._hf_peft_config_loaded = False
+        model.__dict__.pop("peft_config", None)
+
+
+def check_no_lora(model: nn.Module, what: str, advice: str) -> None:
+    """Raises ValueError where a model has a LoRA, by `add_lora` or by diffusers, under any name."""
+    names = {name for m in model.modules() if isinstance(m, LoraLayer) for name in m.lora_A}
+    if names:
+        other = ", or pipe.unload_lora_weights() where diffusers loaded it" if names != {ADAPTER} else ""
+        raise ValueError(f"{what} has a LoRA ({', '.join(sorted(names))}). {advice}{other}.")
+
+
+@contextmanager
+def borrowed(pipe, advice: str = "Sample from it as it is, or take it out with remove_lora") -> Iterator[None]:
+    """A pipeline without LoRA, to be trained for a while: when the block is left it is what it was.
+
+    What may learn, training modes and the U-Net's gradient checkpointing are put back; a LoRA of `add_lora`'s is taken
+    out.
+
+    Args:
+        pipe: of diffusers.
+        advice: what the error tells to do.
+
+    Raises:
+        ValueError: it has a LoRA.
+    """
+    models = (pipe.unet, pipe.text_encoder)
+    for model in models:
+        check_no_lora(model, "the pipeline", advice)
+    learns = [(p, p.requires_grad) for part in (*models, pipe.vae) for p in part.parameters()]
+    modes = [(part, part.training) for part in (*models, pipe.vae)]
+    checkpointed = pipe.unet.is_gradient_checkpointing
+    try:
+        yield
+    finally:
+        for model in models:
+            remove_lora(model)
+        if pipe.unet.is_gradient_checkpointing != checkpointed:
+            (pipe.unet.enable_gradient_checkpointing if checkpointed else pipe.unet.disable_gradient_checkpointing)()
+        for part, mode in modes:
+            part.train(mode)
+        for parameter, was in learns:
+            parameter.requires_grad_(was)
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:

@@ -91,6 +91,6 @@ def test_refusals(painter, pipe, references, target, mask):
     with pytest.raises(ValueError, match="takes 4 channels, expected 9: an inpainting model"):
         wb.methods.realfill.fine_tune(painter, references, target, mask)
     add_lora(painter.unet)
-    with pytest.raises(ValueError, match="the pipeline has a LoRA. Sample from it as it is"):
+    with pytest.raises(ValueError, match=r"the pipeline has a LoRA \(default\). Sample from it as it is"):
         dreambooth(painter, target, mask, references, [0])
     assert lora_layers(painter.unet)  # it is not ours to take out

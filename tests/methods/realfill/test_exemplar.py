@@ -171,7 +171,7 @@ def test_refusals(pipe, references, target, mask):
         WordTask(pipe, references[0], target, mask, "a photo of ohwx", word="ohwx")
     remove_word(pipe.text_encoder)
     add_lora(pipe.unet)
-    refused("the pipeline has a LoRA, expected none")
+    refused(r"the pipeline has a LoRA \(default\). The word alone learns")
     four = copy.deepcopy(pipe)
     four.unet.register_to_config(in_channels=4)
     with pytest.raises(ValueError, match="takes 4 channels, expected 9"):

@@ -101,7 +101,7 @@ def test_a_run_is_sampled_from_as_it_stands(given, pipe, references, target, mas
     assert lora_layers(pipe.unet)
     again = list(fill(target, mask, references=references, training=run, samples=2, num_inference_steps=2))
     assert torch.equal(again[-1].image, result.steps[-1].image)
-    with pytest.raises(ValueError, match="the pipeline has a LoRA. Give its run as training="):
+    with pytest.raises(ValueError, match=r"the pipeline has a LoRA \(default\). Give its run as training="):
         wb.inpaint(target, mask, **given)
 
 
@@ -178,6 +178,27 @@ def test_results_fed_back_are_references_too(given, pipe, references, target, ma
     best = rank(results, references, mask, keep=2).best
     result = wb.inpaint(target, mask, **given | {"references": [*references, best]})
     assert result.steps[-1].arrays["counts"].shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "told"),
+    [
+        ({"rank_by": "loftr"}, ValueError, "rank_by is 'loftr', expected one of: sift, dift"),
+        ({"scheduler": "dpm"}, ValueError, "scheduler is 'dpm'"),
+        ({"num_inference_steps": 0}, ValueError, "num_inference_steps is 0"),
+        ({"preview_every": 0}, ValueError, "preview_every is 0"),
+        ({"start": torch.zeros(1, 3, 9, 9)}, ValueError, "start"),
+        ({"start": "warped"}, ValueError, "start is 'warped'"),
+        ({"start": torch.zeros(1, 3, 32, 48), "strength": 0.1}, ValueError, "strength is 0.1 of 2 steps"),
+        ({"tuning": {"steps": 4}}, ValueError, r"tuning holds steps, expected that beside it: fill\(..., steps=...\)"),
+        ({"tuning": {"side": 64, "seed": 1}}, ValueError, "tuning holds side, seed"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_learnt(given, target, mask, monkeypatch, wrong, kind, told):
+    room = sys.modules["workbench.methods.realfill.fill"]
+    monkeypatch.setattr(room, "fine_tune", lambda *args, **kwargs: pytest.fail("it began to learn"))
+    with pytest.raises(kind, match=told):
+        wb.inpaint(target, mask, **given | wrong)
 
 
 def test_refusals(given, pipe, target, mask):

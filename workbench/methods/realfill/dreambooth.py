@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from workbench.diffusion.filling import crop_round_hole
-from workbench.diffusion.lora import lora_layers, remove_lora
+from workbench.diffusion.lora import borrowed
 from workbench.diffusion.lora_task import LoraTask
 from workbench.methods.realfill.crops import check_references, cut_crops
 from workbench.methods.realfill.fill import sample
@@ -116,13 +116,8 @@ def dreambooth(
     Example:
         >>> fills = dreambooth(wb.load_pipeline("tiny-t2i"), scene.target, mask, scene.references, range(4))
     """
-    if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
-        raise ValueError("the pipeline has a LoRA. Sample from it as it is, or take it out with remove_lora.")
     given = {"prompt": prompt, "context": context, "side": side}
-    try:
+    with borrowed(pipe):
         run = learn_subject(pipe, references, target, mask, seed=seed, steps=steps, **given, **(tuning or {}))
         run.run(steps)
         return sample(pipe, target, mask, seeds, **given, **sampling)
-    finally:
-        remove_lora(pipe.unet)
-        remove_lora(pipe.text_encoder)

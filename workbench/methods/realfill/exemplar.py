@@ -20,7 +20,7 @@ from workbench import check
 from workbench.diffusion.filling import crop_round_hole
 from workbench.diffusion.latents import encode_moments
 from workbench.diffusion.libraries import DDPMScheduler
-from workbench.diffusion.lora import lora_layers
+from workbench.diffusion.lora import borrowed, check_no_lora
 from workbench.diffusion.lora_objective import LoraDenoising
 from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.training import Task
@@ -119,8 +119,8 @@ class WordTask(Task):
             raise ValueError(f"reference holds {len(reference)} pictures, expected one: reference[i:i + 1].")
         self.pipe, self.seed, self.prompt, self.word, self.side = pipe, check.seed(seed), prompt, word, side
         cut = crop_round_hole(pipe, target, mask, context, side=side)
-        if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
-            raise ValueError("the pipeline has a LoRA, expected none: the word alone learns. Call remove_lora first.")
+        for model in (pipe.unet, pipe.text_encoder):
+            check_no_lora(model, "the pipeline", "The word alone learns: take it out with remove_lora")
         made = cut_crops([reference], target, mask, cut, crops, seed)
         self.images = made.images[made.of(0)]  # (K, 3, h, w)
         self.ids = token_ids(pipe.tokenizer, [prompt])[0]  # (L,)
@@ -265,15 +265,13 @@ def exemplar(
     if isinstance(pipe.text_encoder.get_input_embeddings(), LearntWord):
         raise ValueError("the pipeline has a learnt word. Sample from it as it is, or take it out with remove_word.")
     chosen = references[int(generator(check.seed(seed), 10).integers(len(references)))]
-    frozen = [(p, p.requires_grad) for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters()]
-    try:
-        run = learn_word(pipe, chosen, target, mask, seed=seed, steps=steps, side=side, **(word or {}))
-        run.run(steps)
-        return sample(pipe, target, mask, seeds, prompt=run.task.prompt, side=side, **sampling)
-    finally:
-        remove_word(pipe.text_encoder)
-        for parameter, learns in frozen:
-            parameter.requires_grad_(learns)
+    with borrowed(pipe):
+        try:
+            run = learn_word(pipe, chosen, target, mask, seed=seed, steps=steps, side=side, **(word or {}))
+            run.run(steps)
+            return sample(pipe, target, mask, seeds, prompt=run.task.prompt, side=side, **sampling)
+        finally:
+            remove_word(pipe.text_encoder)
 
 
 def _put_in(text_encoder: nn.Module, rows: Sequence[int]) -> LearntWord:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -11,7 +12,7 @@ from workbench.diffusion import sample_hole
 from workbench.diffusion.filling import Sampling, crop_round_hole, paste
 from workbench.diffusion.latents import masked_image
 from workbench.diffusion.libraries import DDPMScheduler, quiet
-from workbench.diffusion.lora import lora_layers, remove_lora
+from workbench.diffusion.lora import borrowed
 from workbench.diffusion.pipelines import last_loaded
 from workbench.image import from_signed
 from workbench.methods.realfill.crops import check_references
@@ -28,6 +29,10 @@ AT_ONCE = 8
 """Seeds that are sampled side by side."""
 AGREEMENT = 16.0
 """A bent reference that shows the known pixels round the hole worse than this, in dB, is no start."""
+RANKED_BY = ("sift", "dift")
+"""What `fill` can rank by; `rank` takes more."""
+OF_FILL = ("seed", "steps", "prompt", "context", "side")
+"""What is said to `fill` itself, not in ``tuning``."""
 SHOWN = 0.9
 """Bent references that show less than this share of the hole are no start."""
 
@@ -79,7 +84,7 @@ def fill(
             references bent onto the target, where one of them fits the known pixels round the hole and they show nearly
             all of it, else pure noise. None: pure noise, as in the paper.
         strength: how much noise a start gets, as in `sample_hole`; so little keeps nearly all of it.
-        rank_by: how `rank` matches.
+        rank_by: how `rank` matches, "sift" or "dift".
         context: room round the hole, as a share of its longer side.
         side: learns and samples crops of about side x side pixels; None: of the model's own size. Half of it is a
             quarter of the cost.
@@ -90,7 +95,7 @@ def fill(
         first, and counts (S, R), the matches of each with each reference.
 
     Raises:
-        ValueError: no pixel is kept, shapes or ranges, or a pipeline that has a LoRA.
+        ValueError: no pixel is kept, shapes or ranges, or a pipeline that has a LoRA; before anything is learnt.
         NotAvailable: no such pipeline on this machine.
 
     Source: RealFill (Tang et al., SIGGRAPH 2024). Differs in defaults that suit small models: fewer steps and samples.
@@ -100,15 +105,27 @@ def fill(
     references = check_references(references)
     check.integer(steps, "steps", 0)
     check.integer(samples, "samples", 1)
+    check.integer(num_inference_steps, "num_inference_steps", 1)
+    check.integer(preview_every, "preview_every", 1)
+    check.choice(rank_by, "rank_by", RANKED_BY)
+    own = [name for name in tuning or {} if name in OF_FILL]
+    if own:
+        raise ValueError(f"tuning holds {', '.join(own)}, expected that beside it: fill(..., {own[0]}=...).")
     run = training
     if run is None:
         pipe = last_loaded(pipe) if isinstance(pipe, str) else pipe
-        if lora_layers(pipe.unet) or lora_layers(pipe.text_encoder):
-            raise ValueError("the pipeline has a LoRA. Give its run as training=, or take it out with remove_lora.")
     else:
         pipe, prompt, side = run.pipe, run.task.prompt, run.task.side
+    scheduler = _scheduler(pipe, scheduler)
     seeds = [(seed + k) % 2**63 for k in range(samples)]
     start = _begun(start, image, mask, references)
+    if start is not None:
+        check.same_size(check.image(start, "start"), image, "start", "image")
+        if int(num_inference_steps * check.number(strength, "strength", 0, 1)) < 1:
+            raise ValueError(
+                f"strength is {strength} of {num_inference_steps} steps, which leaves none, expected at least "
+                f"{1 / num_inference_steps:.3g}."
+            )
     taken = num_inference_steps if start is None else min(num_inference_steps, int(num_inference_steps * strength))
     looks = math.ceil(taken / preview_every) * math.ceil(samples / AT_ONCE)
     reports = min(steps, REPORTS) if training is None else 0
@@ -116,7 +133,8 @@ def fill(
     given = {"prompt": prompt, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
              "scheduler": scheduler, "context": context, "side": side, "preview_every": preview_every,
              "start": start, "strength": 1.0 if start is None else strength}  # fmt: skip
-    try:
+    advice = "Give its run as training=, or take it out with remove_lora"
+    with borrowed(pipe, advice) if training is None else nullcontext():
         cut, number, found = crop_round_hole(pipe, image, mask, context, side=side), 0, []
         if training is None and steps:
             options = {"memory": 16, "context": context, "side": side, **(tuning or {})}
@@ -135,10 +153,6 @@ def fill(
         ranking = rank(seams.seamless(cut.image.expand_as(pictures), pictures, cut.mask), references, cut.mask,
                        method=rank_by, pipe=pipe) if references else None  # fmt: skip
         yield _last(total, pictures, ranking, cut.box)
-    finally:
-        if training is None:
-            remove_lora(pipe.unet)
-            remove_lora(pipe.text_encoder)
 
 
 def sample(
