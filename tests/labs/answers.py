@@ -520,6 +520,26 @@ def composite_changes(foreground, alpha, background):
     return background.mul_(1 - alpha).add_(foreground * alpha)
 
 
+def random_mask_numpy_seed(size, seed):
+    np.random.seed(seed)
+    return masks.rectangles(size, int(np.random.randint(10**6)))
+
+
+def random_mask_always_fifteen(size, seed):
+    return masks.rectangles(size, seed, count=(15, 15))
+
+
+def random_mask_one_size(size, seed):
+    height, width = size
+    draw = np.random.default_rng(seed)
+    mask = torch.zeros(1, 1, height, width)
+    h, w = int(0.14 * height), int(0.14 * width)
+    for _ in range(draw.integers(1, 30)):
+        y, x = draw.integers(0.02 * height, 0.98 * height - h), draw.integers(0.02 * width, 0.98 * width - w)
+        mask[:, :, y : y + h, x : x + w] = 1
+    return 1 - mask if draw.random() < 0.5 else mask
+
+
 RIGHT = {
     "conventions.to_image": [to_image_stack, to_image_index],
     "conventions.crop": [crop_ranges, crop_narrow],
@@ -561,6 +581,9 @@ WRONG = {
         ("draw 1 to 29 of them, not one", random_mask_one_rectangle),
         ("expected a hard mask", random_mask_soft),
         ("touch the frame", random_mask_no_margin),
+        ("global state of random or numpy.random", random_mask_numpy_seed),
+        ("draw the number of rectangles anew", random_mask_always_fifteen),
+        ("expected each drawn anew, from 3 % to 25 %", random_mask_one_size),
     ],
     "masks.feathered_composite": [
         ("You paste the photograph into the hole", composite_swapped),

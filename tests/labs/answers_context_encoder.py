@@ -98,6 +98,10 @@ def joint_inside_out(block, truth, fooled, l2_share, rim, overlap):
     return _joint(block, truth, fooled, l2_share, _frame(block, rim, 1, overlap))
 
 
+def joint_ten(block, truth, fooled, l2_share, rim, overlap):
+    return _joint(block, truth, fooled, l2_share, _frame(block, rim, 10))
+
+
 def joint_even(block, truth, fooled, l2_share, rim, overlap):
     return _joint(block, truth, fooled, l2_share)
 
@@ -343,6 +347,7 @@ WRONG = {
         ("expected that of x, (2, 3, 3, 4)", layer_flat),
     ],
     "context_encoder.joint_loss": [
+        ("You take 10 on the rim whatever overlap says", joint_ten),
         ("You weigh the hole more than the rim", joint_inside_out),
         ("You count the rim like the rest", joint_even),
         ("You divide by the sum of the weights", joint_normalised),

@@ -433,6 +433,10 @@ def gsg_no_clusters(image, k_means, k=5):
     return 255 * (image.mean((2, 3)) - torch.tensor([0.0, 1, 0])).norm(dim=1)
 
 
+def gsg_always_five(image, k_means, k=5):
+    return gsg_numpy(image, k_means, 5)
+
+
 def gsg_float(image, k_means, k=5):
     return float(gsg_numpy(image, k_means)[0])
 
@@ -509,6 +513,10 @@ def plate_too_far(image, coarse_alpha, k_means, reach):
 
 def plate_half(image, coarse_alpha, k_means, reach):
     return _plate(image, coarse_alpha, k_means, reach, limit=0.5)
+
+
+def plate_quarter(image, coarse_alpha, k_means, reach):
+    return _plate(image, coarse_alpha, k_means, reach, limit=0.25)
 
 
 def plate_any(image, coarse_alpha, k_means, reach):
@@ -708,6 +716,7 @@ WRONG = {
         ("expected (3,)", dice_map),
     ],
     "diffumatting.gsg": [
+        ("You ask for 5 clusters, expected k of them", gsg_always_five),
         ("You stay in [0, 1]", gsg_small),
         ("You take the first cluster", gsg_first),
         ("You take the smallest cluster", gsg_smallest),
@@ -724,6 +733,7 @@ WRONG = {
         ("You return a float", gsg_float),
     ],
     "diffumatting.clean_plate": [
+        ("You fill from alpha 0.25 on", plate_quarter),
         ("You never call k_means", plate_nothing),
         ("You fill the background", plate_inverted),
         ("You make a picture of one colour", plate_flat),

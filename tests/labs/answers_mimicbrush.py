@@ -33,6 +33,10 @@ def pairs_exchanged(frames, ssim, low, high):
     return [(a, b, other[word]) for a, b, word in pairs_by_table(frames, ssim, low, high)]
 
 
+def pairs_published_band(frames, ssim, low, high):
+    return pairs_by_table(frames, ssim, 0.45, 0.92)
+
+
 def pairs_open_ends(frames, ssim, low, high):
     return pairs_by_table(frames, ssim, low + 1e-6, high - 1e-6)
 
@@ -502,6 +506,7 @@ RIGHT = {
 }
 WRONG = {
     "mimicbrush.judge_pairs": [
+        ("You judge by 0.45 and 0.92 whatever low and high say", pairs_published_band),
         ("You exchange the two rejections", pairs_exchanged),
         ("on the end of the band", pairs_open_ends),
         ("You keep pairs below the band", pairs_no_lower_end),

@@ -101,22 +101,22 @@ def joint_loss(block, truth, fooled, l2_share: float, rim: int, overlap: float) 
 
 
 def _test_joint_loss(answer) -> None:
-    for seed, size, rim, share in ((0, 12, 2, 0.6), (1, 15, 3, 0.8)):
+    for seed, size, rim, share, overlap in ((0, 12, 2, 0.6, 10.0), (1, 15, 3, 0.8, 4.0)):
         generator = torch.Generator().manual_seed(seed)
         block, truth = torch.rand(2, 2, 3, size, size, generator=generator) * 2 - 1
         fooled = torch.tensor(1.7 + seed)
         leaf = block.clone().requires_grad_()
-        got = call(answer, leaf, truth.clone(), fooled.clone(), share, rim, 10.0)
+        got = call(answer, leaf, truth.clone(), fooled.clone(), share, rim, overlap)
         expect_tensor(got, "a tensor of one number")
         expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected a tensor of one number.")
         expect(
             got.requires_grad,
             "You cut the way back to block: expected a tensor to differentiate, without item(), float() or detach().",
         )
-        _compare_loss(float(got.detach()), block, truth, float(fooled), share, rim)
+        _compare_loss(float(got.detach()), block, truth, float(fooled), share, rim, overlap)
 
 
-def _compare_loss(got: float, block, truth, fooled: float, share: float, rim: int) -> None:
+def _compare_loss(got: float, block, truth, fooled: float, share: float, rim: int, overlap: float) -> None:
     error, size = (block - truth).square(), block.shape[-1]
 
     def weights(edge: float, heart: float = 1.0, width: int = rim) -> torch.Tensor:
@@ -125,36 +125,40 @@ def _compare_loss(got: float, block, truth, fooled: float, share: float, rim: in
         return weight
 
     def mixed(l2=None, adversarial=fooled, shares=(share, 1 - share)) -> float:
-        l2 = (weights(10.0) * error).mean() if l2 is None else l2
+        l2 = (weights(overlap) * error).mean() if l2 is None else l2
         return shares[0] * float(l2) + shares[1] * adversarial
 
     line = torch.ones(size)
-    line[:rim] = line[-rim:] = 10
-    upper_left = torch.full((size, size), 10.0)
+    line[:rim] = line[-rim:] = overlap
+    upper_left = torch.full((size, size), overlap)
     upper_left[rim:, rim:] = 1
     told = {
         "You weigh the hole more than the rim: expected overlap on the rim, 1 inside.": mixed(
-            (weights(1.0, 10.0) * error).mean()
+            (weights(1.0, overlap) * error).mean()
         ),
         "You count the rim like the rest: expected overlap times as much there.": mixed(error.mean()),
         "You divide by the sum of the weights: expected the plain mean of w (block - truth)^2.": mixed(
-            (weights(10.0) * error).mean() / weights(10.0).mean()
+            (weights(overlap) * error).mean() / weights(overlap).mean()
         ),
-        "Your corners count overlap twice, rows and columns: expected 10 there, not 100.": mixed(
+        "Your corners count overlap twice, rows and columns: expected overlap there, not its square.": mixed(
             (line[:, None] * line * error).mean()
         ),
         "You weigh the upper and left edges only: expected a rim on all four.": mixed((upper_left * error).mean()),
-        "You measure the rim alone: expected the hole too, with weight 1.": mixed((weights(10.0, 0.0) * error).mean()),
+        "You measure the rim alone: expected the hole too, with weight 1.": mixed(
+            (weights(overlap, 0.0) * error).mean()
+        ),
         "You leave the adversarial part out: expected (1 - lambda) fooled as well.": mixed(adversarial=0.0),
         "You add the adversarial part whole: expected it times 1 - lambda.": mixed(shares=(share, 1.0)),
         "You take L2 whole: expected it times lambda.": mixed(shares=(1.0, 1 - share)),
         "You exchange the shares: expected lambda for L2, 1 - lambda for the adversary.": mixed(
             shares=(1 - share, share)
         ),
-        "You take absolute differences: expected squares.": mixed((weights(10.0) * (block - truth).abs()).mean()),
-        "You add the squares up: expected their mean.": mixed((weights(10.0) * error).sum()),
-        "You add the channels up: expected the mean over them too.": mixed(3 * (weights(10.0) * error).mean()),
+        "You take absolute differences: expected squares.": mixed((weights(overlap) * (block - truth).abs()).mean()),
+        "You add the squares up: expected their mean.": mixed((weights(overlap) * error).sum()),
+        "You add the channels up: expected the mean over them too.": mixed(3 * (weights(overlap) * error).mean()),
     }
+    if overlap != 10:
+        told["You take 10 on the rim whatever overlap says."] = mixed((weights(10.0) * error).mean())
     for message, value in told.items():
         expect(abs(got - value) > 1e-4 * abs(value), message)
     right = mixed()

@@ -325,10 +325,10 @@ def _test_gsg(answer) -> None:
     rows = [torch.tensor([0] * 11 + [1] * 9 + [2] * 25 + [3] * 8 + [4] * 7)]
     rows.append(torch.tensor([3] * 22 + [1] * 12 + [0] * 10 + [4] * 9 + [2] * 7))
     images = torch.stack([palette[row].T.reshape(3, *size) for row in rows])  # (2, 3, 6, 10)
-    asked: list[torch.Tensor] = []
+    asked, clusters = [], []
 
     def k_means(pixels, k):
-        asked.append(torch.as_tensor(pixels))
+        asked.append(torch.as_tensor(pixels)), clusters.append(k)
         return few_colours(pixels, k)
 
     got = expect_tensor(call(answer, images.clone(), k_means, 5), "a tensor: one number an item, (B,)")
@@ -349,6 +349,8 @@ def _test_gsg(answer) -> None:
         expect(not _alike(got, other), told)
     wanted = gsg(images, few_colours)
     expect(_alike(got, wanted), f"You get {got[0]:.4g}: expected {wanted[0]:.4g}.")
+    call(answer, images.clone(), k_means, 7)
+    expect(clusters[-1] == 7, f"You ask for {clusters[-1]} clusters, expected k of them, here 7.")
 
 
 def few_colours(pixels, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -452,6 +454,7 @@ def _before_screen(turned: bool) -> tuple[torch.Tensor, torch.Tensor]:
     alpha = torch.zeros(1, 1, height, width)
     alpha[..., 5:, 5:] = 0.3
     alpha[..., 8:, 8:29] = 1
+    alpha[..., 1, 4:7] = 0.2  # a wisp by itself
     image = alpha * torch.tensor([0.8, 0.1, 0.1]).view(1, 3, 1, 1) + (1 - alpha) * image
     alpha[..., 4, 5:22] = 0.05  # up to the limit it is background
     return (image.transpose(2, 3), alpha.transpose(2, 3)) if turned else (image, alpha)
@@ -487,6 +490,9 @@ def _other_plates(image, alpha, reach: int) -> dict[str, torch.Tensor]:
         "You fill a pixel too far: a square of (2 reach + 1) reaches reach pixels.": filled(grown(reach + 1)),
         "You fill a pixel too little: a square of (2 reach + 1) reaches reach pixels.": filled(grown(reach - 1)),
         "You fill from alpha 0.5 on: expected from 0.1 on, soft edges are the thing's too.": filled(grown(reach, 0.5)),
+        "You fill from alpha 0.25 on: expected from 0.1 on, a faint wisp is the thing's too.": filled(
+            grown(reach, 0.25)
+        ),
         "You fill wherever alpha is above 0: expected above 0.1.": filled(grown(reach, 0)),
         "You blend the colour in by 1 - alpha: expected it whole.": image * (1 - alpha)
         + torch.as_tensor(colour).to(image).view(1, 3, 1, 1) * alpha,

@@ -1,6 +1,10 @@
 """Exercises of notebook 02: a random-rectangle mask, and compositing with a feather."""
 
+import random
+
+import numpy as np
 import torch
+from scipy import ndimage
 
 from workbench import mask as masks
 from workbench.labs import Exercise, call, expect, expect_tensor
@@ -24,10 +28,12 @@ def random_mask(size: tuple[int, int], seed: int) -> torch.Tensor:
 
 def _test_random_mask(answer) -> None:
     size = (100, 200)
-    state = torch.random.get_rng_state()
+    state, others = torch.random.get_rng_state(), (random.getstate(), np.random.get_state())
     first, again = call(answer, size, 1), call(answer, size, 1)
     touched = not torch.equal(torch.random.get_rng_state(), state)
-    torch.random.set_rng_state(state)
+    moved = random.getstate() != others[0] or np.random.get_state()[2] != others[1][2]
+    moved = moved or not np.array_equal(np.random.get_state()[1], others[1][1])
+    torch.random.set_rng_state(state), random.setstate(others[0]), np.random.set_state(others[1])
 
     expect_tensor(first)
     expect(
@@ -45,6 +51,11 @@ def _test_random_mask(answer) -> None:
         "You change the global random state, which disturbs everybody else's. "
         "Use generator = torch.Generator().manual_seed(seed) and pass it on.",
     )
+    expect(
+        not moved,
+        "You change the global state of random or numpy.random, which disturbs everybody else's. "
+        "Use np.random.default_rng(seed), a generator of your own.",
+    )
     drawn = torch.cat([call(answer, size, seed) for seed in range(150)])  # (150, 1, H, W)
     expect(len(drawn.unique(dim=0)) > 100, "Different seeds give the same mask: draw everything from seed.")
     flipped = drawn[:, 0, 0, 0] == 1  # a corner is never inside a rectangle
@@ -60,15 +71,37 @@ def _test_random_mask(answer) -> None:
     covered = union.mean().item()
     expect(
         covered > 0.12,
-        f"Your rectangles cover {covered:.0%} on average, expected about 22 %: draw 1 to 29 of them, not one.",
+        f"Your rectangles cover {covered:.0%} on average, expected about 24 %: draw 1 to 29 of them, not one.",
     )
     expect(
         covered < 0.35,
-        f"Your rectangles cover {covered:.0%} on average, expected about 22 %: sides are 3 % to 25 % of the picture.",
+        f"Your rectangles cover {covered:.0%} on average, expected about 24 %: sides are 3 % to 25 % of the picture.",
     )
     lone = union[union.mean((1, 2, 3)).argsort()[:3]]
     ratio = (lone.any(2).sum() / lone.any(3).sum()).item()
     expect(ratio > 1.1, "On a wide picture your rectangles are not wide: take the width from W and the height from H.")
+    few, most = (union.mean((1, 2, 3)) < 0.08).float().mean(), (union.mean((1, 2, 3)) > 0.36).float().mean()
+    expect(
+        bool(few > 0.03 and most > 0.03),
+        "Your masks all cover about the same: draw the number of rectangles anew for each mask, 1 to 29.",
+    )
+    sides = _sides(union)  # (N, 2)
+    expect(
+        bool((sides.min(0).values < 0.08).all() and (sides.max(0).values > 0.2).all()),
+        f"Your rectangles' sides are {sides.min():.0%} to {sides.max():.0%} of the picture's, expected each drawn "
+        "anew, from 3 % to 25 %.",
+    )
+
+
+def _sides(union: torch.Tensor) -> torch.Tensor:
+    """Height and width, as shares of the picture's, of the rectangles that touch no other: (N, 2)."""
+    found = []
+    for each in union[:, 0].bool().numpy():
+        labels, _ = ndimage.label(each, np.ones((3, 3)))
+        parts = [(labels[box] > 0, box) for box in ndimage.find_objects(labels)]
+        found += [[(b.stop - b.start) / n for b, n in zip(box, each.shape, strict=True)]
+                  for part, box in parts if part.all()]  # fmt: skip
+    return torch.tensor(found).view(-1, 2)
 
 
 def feathered_composite(

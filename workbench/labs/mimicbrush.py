@@ -61,6 +61,9 @@ def _test_judge_pairs(answer) -> None:
         raise Mistake(f"Your list begins with {got[0]!r}, expected triples of two numbers and a word.") from None
     _compare_pairs([tuple(one[:2]) for one in got], values, low, high)
     _compare_verdicts({tuple(one[:2]): one[2] for one in got}, values)
+    narrow = {(int(a), int(b)): verdict for a, b, verdict in call(answer, frames, ssim, 0.6, 0.8)}
+    right = {pair: VERDICTS[(value >= 0.6) + (value > 0.8)] for pair, value in values.items()}
+    expect(narrow == right, "You judge by 0.45 and 0.92 whatever low and high say: the band is the caller's.")
     order = [values[one[0], one[1]] for one in got]
     expect(order != sorted(order, reverse=True), "Your list begins with the highest SSIM, expected the lowest first.")
     expect(order == sorted(order), "Your list is not in the order of SSIM, expected the lowest first.")

@@ -91,6 +91,12 @@ def _test_known_loss(answer) -> None:
     predicted, wanted = torch.randn(2, 3, 4, 6, 8, generator=generator)
     unknown = torch.cat([torch.zeros(1, 1, 24, 32), masks.box((24, 32), (9, 5, 26, 22))])
     unknown = torch.cat([unknown, masks.ellipse((24, 32), (3, 2, 20, 18))])  # the edges cut through cells of 4 x 4
+    _compare_known(answer, predicted, wanted, unknown)
+    fine = unknown.repeat_interleave(2, 2)[..., :48, 1:31].repeat_interleave(4, 3)[..., :64]  # cells of 8 x 8
+    _compare_known(answer, predicted, wanted, fine)
+
+
+def _compare_known(answer, predicted: torch.Tensor, wanted: torch.Tensor, unknown: torch.Tensor) -> None:
     got = call(answer, predicted.clone(), wanted.clone(), unknown.clone())
     expect_tensor(got, "a tensor of one number")
     expect(got.numel() == 1, f"You return shape {tuple(got.shape)}, expected the mean over batch, channels and cells.")
@@ -106,7 +112,9 @@ def _test_known_loss(answer) -> None:
         "You count all cells alike: what lies in the target's hole would be learnt from whatever stands there.",
     )
     expect(not like((cells * squares).mean()), "You count the hole and leave out what is known: use 1 - unknown.")
-    for other in (unknown[..., ::4, ::4], unknown[..., 2::4, 2::4], (unknown_share := _share(unknown)).round()):
+    n = unknown.shape[-1] // 8
+    unknown_share = torch.nn.functional.avg_pool2d(unknown, n)
+    for other in (unknown[..., ::n, ::n], unknown[..., n // 2 :: n, n // 2 :: n], unknown_share.round()):
         expect(
             not like(((1 - other) * squares).mean()),
             "You count cells of which a part is unknown: a cell is known only if all its pixels are (max-pooling).",
@@ -123,11 +131,12 @@ def _test_known_loss(answer) -> None:
     expect(not like((known * squares).sum()), "You sum, expected the mean over all numbers, C of them a cell.")
     expect(not like((known * squares).mean() * 4), "You sum over the channels, expected the mean over all numbers.")
     expect(not like((known * squares.sqrt()).mean()), "You take absolute differences, expected squares.")
+    by_four = torch.nn.functional.max_pool2d(unknown, 4)[..., :6, :8]
+    expect(
+        n == 4 or not like(((1 - by_four) * squares).mean()),
+        "You take cells of 4 x 4 pixels, whatever the sizes say: expected H / h by W / w.",
+    )
     expect(like((known * squares).mean()), f"You get {float(got):.4g}, expected {float((known * squares).mean()):.4g}.")
-
-
-def _share(unknown: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.avg_pool2d(unknown, 4)
 
 
 def lora_output(

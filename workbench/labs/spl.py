@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -421,7 +422,7 @@ def _test_by_hole_ratio(answer) -> None:
         scores = [20.0 + 3 * math.sin(7 * k) - 10 * ratio for k, ratio in enumerate(ratios)]
         got = call(answer, [m.clone() for m in masks], list(scores), _BINS)
         expect(
-            isinstance(got, list | tuple | torch.Tensor),
+            isinstance(got, list | tuple | torch.Tensor | np.ndarray),
             f"You return a {type(got).__name__}, expected a list: one number a bin.",
         )
         expect(len(got) == len(_BINS), f"You return {len(got)} numbers, expected {len(_BINS)}: one a bin.")

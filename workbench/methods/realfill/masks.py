@@ -15,7 +15,7 @@ TARGET_MASKS = ("random", "hole")
 def random_rectangles(rng: np.random.Generator, size: tuple[int, int]) -> torch.Tensor:
     """RealFill's random mask: 1 to 29 rectangles, hidden themselves or all but them, each in half of the cases.
 
-    The union covers 22 % of the picture on average, 3 % to 40 % in nine masks of ten.
+    The union covers 24 % of the picture on average, 4 % to 43 % in nine masks of ten.
 
     Args:
         rng: the only thing it depends on.
