@@ -155,7 +155,8 @@ def _run(fill, image, mask, items, seed, params) -> Iterator[tuple[int, Step]]:
                 if len(items) > 1:
                     label = f"picture {i + 1}: {step.label}"
                     number, total = step.i + position * step.total, step.total * len(items)
-                    step = replace(step, i=number, total=total, label=label)
+                    note = f"picture {i + 1}: {step.note}" if step.note else ""
+                    step = replace(step, i=number, total=total, label=label, note=note)
                 yield i, step
 
 

@@ -1,5 +1,6 @@
 """What a method hands out: a `Step` at a time while it runs, and a `Result` at the end."""
 
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Step:
         image: the picture as it stands, (1, 3, h, w) in [0, 1]; h, w may be smaller than the input's.
         arrays: whatever else the method lets you look at, by name (tensors).
         box: the part (x0, y0, x1, y1) of the input that image shows, in the input's pixels; None = all of it.
+        note: what makes this doubtful, a sentence; "" where nothing does.
     """
 
     i: int
@@ -28,6 +30,7 @@ class Step:
     image: torch.Tensor
     arrays: dict = field(default_factory=dict)
     box: tuple[int, int, int, int] | None = None
+    note: str = ""
 
     def __repr__(self) -> str:
         arrays = "".join(f", {name} {tuple(a.shape)}" for name, a in self.arrays.items())
@@ -58,9 +61,15 @@ class Result:
     params: dict
     interrupted: bool = False
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What makes the result doubtful, as the method says; () where nothing does."""
+        return tuple(dict.fromkeys(step.note for step in self.steps if step.note))
+
     def show(self):
-        """A figure with the hole and the fill side by side (the first picture of a batch)."""
-        return plot.show_images({"hole": self.masked_image[:1], self.params["method"]: self.image[:1]})
+        """A figure with the hole and the fill side by side (the first picture of a batch), and the notes."""
+        told = "\n".join([self.params["method"], *(textwrap.fill(note, 48) for note in self.notes)])
+        return plot.show_images({"hole": self.masked_image[:1], told: self.image[:1]})
 
     def save(self, path) -> Path:
         """Writes the filled picture; see `wb.save_image`."""
@@ -70,10 +79,11 @@ class Result:
         height, width = self.image.shape[-2:]
         batch = f"{self.image.shape[0]} pictures, " if self.image.shape[0] > 1 else ""
         stopped = ", interrupted" if self.interrupted else ""
-        return (
+        told = (
             f"Result({self.params['method']}: {batch}{height} x {width}, hole {self.mask.mean():.1%}, "
             f"seed {self.params['seed']}, {len(self.steps)} steps{stopped})"
         )
+        return "\n".join([told, *self.notes])
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         return {**self.show()._repr_mimebundle_(), "text/plain": repr(self)}

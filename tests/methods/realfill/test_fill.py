@@ -172,6 +172,19 @@ def test_interrupted_while_learning_and_failing_while_sampling(given, pipe, targ
     assert not lora_layers(pipe.unet)
 
 
+def test_references_of_another_scene_are_doubted(given, pipe, target, mask):
+    result = wb.inpaint(target, mask, **given | {"steps": 0})
+    assert len(result.notes) == 1
+    assert "matches in the best of 2 samples" in result.notes[0]
+    assert "the references may show another scene" in repr(result).splitlines()[1]
+    titles = [ax.get_title() for ax in result.show().axes]
+    assert "another scene" in titles[1].replace("\n", " ")
+    two = wb.inpaint(target.expand(2, -1, -1, -1), mask, **given | {"steps": 0})
+    assert [note[:10] for note in two.notes] == ["picture 1:", "picture 2:"]
+    alone = wb.inpaint(target, mask, **given | {"steps": 0, "references": []})
+    assert alone.notes == ()
+
+
 @pytest.mark.long
 def test_results_fed_back_are_references_too(given, pipe, references, target, mask):
     results = sample(pipe, target, mask, [0, 1], num_inference_steps=1)

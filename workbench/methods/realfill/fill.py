@@ -239,4 +239,4 @@ def _last(total: int, pictures: torch.Tensor, ranking: Ranking | None, box) -> S
         return Step(total, total, "one of the samples, nothing to rank by", pictures[:1], arrays, box)
     order = list(ranking.order)
     arrays = {"samples": pictures[order], "counts": ranking.counts[order]}
-    return Step(total, total, ranking.told, pictures[order[:1]], arrays, box)
+    return Step(total, total, ranking.told, pictures[order[:1]], arrays, box, ranking.told if ranking.doubt else "")
