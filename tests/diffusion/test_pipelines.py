@@ -90,6 +90,22 @@ def test_pickled_weights_are_never_opened(copied):
         load_pipeline(copied)
 
 
+def test_a_network_of_a_folder_without_checksums(copied):
+    (copied / "checksums.json").unlink()
+    kind = libraries.AutoencoderKL
+    assert not pipelines.load_part(kind, copied, "vae").training
+    with pytest.raises(check.NotAvailable, match="head has no config.json, expected AutoencoderKL"):
+        pipelines.load_part(kind, copied, "head")
+    with pytest.raises(check.NotAvailable, match="unet cannot be loaded as AutoencoderKL"):
+        pipelines.load_part(kind, copied, "unet")
+    (copied / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(check.NotAvailable, match="vae cannot be loaded as AutoencoderKL"):
+        pipelines.load_part(kind, copied, "vae")
+    (copied / "vae" / "config.json").write_text("{")
+    with pytest.raises(check.NotAvailable, match="vae cannot be loaded as AutoencoderKL"):
+        pipelines.load_part(kind, copied, "vae")
+
+
 def test_bundled_names(copied, monkeypatch, tmp_path):
     monkeypatch.setattr(pipelines, "MODELS", tmp_path / "models")
     with pytest.raises(check.NotAvailable, match="'tiny-inpaint' is not in .*train"):

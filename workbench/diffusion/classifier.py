@@ -11,7 +11,7 @@ from torch import nn
 
 from workbench import check
 from workbench.diffusion.export import write_model
-from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
+from workbench.diffusion.libraries import ConfigMixin, ModelMixin, register_to_config
 from workbench.diffusion.models import seeded
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, cut_out, generator
@@ -143,11 +143,9 @@ def load_classifier(source=NAME) -> Classifier:
         >>> classifier = load_classifier()
         >>> classifier.features(photo, ["relu3_2"])["relu3_2"].shape
     """
-    from workbench.diffusion.pipelines import find_folder
+    from workbench.diffusion.pipelines import load_part
 
-    folder = find_folder(source)
-    with quiet():
-        return Classifier.from_pretrained(folder, use_safetensors=True).eval()
+    return load_part(Classifier, source)
 
 
 _loaded: dict[str, Classifier] = {}

@@ -10,7 +10,7 @@ from torch import nn
 
 from workbench import check
 from workbench.diffusion.export import write_model
-from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
+from workbench.diffusion.libraries import ConfigMixin, ModelMixin, register_to_config
 from workbench.diffusion.models import seeded
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, generator
@@ -77,10 +77,9 @@ def load_depth(source=NAME) -> DepthEstimator:
     Raises:
         NotAvailable: its files are missing or damaged; the message names the file.
     """
-    from workbench.diffusion.pipelines import find_folder
+    from workbench.diffusion.pipelines import load_part
 
-    with quiet():
-        return DepthEstimator.from_pretrained(find_folder(source), use_safetensors=True).eval()
+    return load_part(DepthEstimator, source)
 
 
 @torch.no_grad()

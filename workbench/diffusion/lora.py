@@ -268,7 +268,8 @@ def load_lora(pipe, file) -> None:
     """Puts the LoRA of a file into a pipeline, in place of one that is there.
 
     Raises:
-        ValueError: the file is not there, cut short, or holds no LoRA for this pipeline.
+        ValueError: the file is not there, cut short, or holds no LoRA for this pipeline; in the last case a LoRA that
+            was there is out all the same.
     """
     try:
         with safe_open(file, "pt") as opened:

@@ -91,6 +91,28 @@ def find_folder(name) -> Path:
     return folder
 
 
+def load_part(kind, source, part: str = ""):
+    """A network of one class out of a model's folder, in evaluation; nothing is ever fetched.
+
+    Args:
+        kind: of diffusers or transformers, or of ours, with ``from_pretrained``.
+        source: as in `find_folder`.
+        part: the folder inside, as "unet".
+
+    Raises:
+        NotAvailable: its files are missing, damaged, or of another network; the message names the folder.
+    """
+    folder = find_folder(source) / part
+    if not (folder / "config.json").is_file():
+        raise check.NotAvailable(f"{folder} has no config.json, expected {kind.__name__}: config.json and weights.")
+    with quiet():
+        try:
+            return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise check.NotAvailable(f"{folder} cannot be loaded as {kind.__name__}: {reason}") from error
+
+
 def verify(folder) -> None:
     """Compares a model's files with its list of checksums, if it has one; without, checks that weights are readable.
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from workbench.diffusion.export import write_model
-from workbench.diffusion.libraries import CLIPTextModel, CLIPTokenizer, quiet
+from workbench.diffusion.libraries import CLIPTextModel, CLIPTokenizer
 from workbench.diffusion.models import SIZE
 from workbench.diffusion.tokenizer import EVERYDAY, RARE, token_ids
 from workbench.diffusion.training import ModelTask
@@ -162,8 +162,6 @@ def load_text_encoder(source=NAME) -> CLIPTextModel:
     Raises:
         NotAvailable: there is none, or its files are damaged.
     """
-    from workbench.diffusion.pipelines import find_folder
+    from workbench.diffusion.pipelines import load_part
 
-    folder = find_folder(source)
-    with quiet():
-        return CLIPTextModel.from_pretrained(folder, use_safetensors=True)
+    return load_part(CLIPTextModel, source)

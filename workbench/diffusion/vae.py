@@ -10,7 +10,7 @@ from torch.func import functional_call
 from workbench import metrics
 from workbench.diffusion import models
 from workbench.diffusion.export import write_model
-from workbench.diffusion.libraries import AutoencoderKL, quiet
+from workbench.diffusion.libraries import AutoencoderKL
 from workbench.diffusion.training import ModelTask, tiled
 from workbench.diffusion.training_data import TrainingPictures, gaussian, generator, held_out_crops
 from workbench.image import from_signed, to_signed
@@ -125,10 +125,9 @@ def load_autoencoder(source="tiny-vae") -> AutoencoderKL:
     Raises:
         NotAvailable: its files are missing or damaged; the message names the file.
     """
-    from workbench.diffusion.pipelines import find_folder
+    from workbench.diffusion.pipelines import load_part
 
-    with quiet():
-        return AutoencoderKL.from_pretrained(find_folder(source), use_safetensors=True).eval()
+    return load_part(AutoencoderKL, source)
 
 
 def freeze_encoder(vae: AutoencoderKL) -> AutoencoderKL:

@@ -127,6 +127,12 @@ def test_editing_by_a_trimap(matted, monkeypatch):
     assert (edited.alpha[..., 2:6, 6:10] == 1).all()
     assert torch.equal(edited.foreground, matted.foreground)
     assert matted.alpha[0, 0, 3, 7] == 0.5  # the old one is as it was
+    missed = dataclasses.replace(matted, alpha=matted.alpha.clone(), image=torch.full_like(matted.image, 0.25))
+    missed.alpha[..., 2:6, 6:10] = 0.02  # overlooked: what stands there as colour is no one's
+    mended = missed.edited(trimap)
+    assert (mended.foreground[..., 2:6, 6:10] == 0.25).all()
+    assert (mended.composite((0.0, 0.0, 0.0))[..., 2:6, 6:10] == 0.25).all()
+    assert torch.equal(mended.foreground[..., 6:, :], missed.foreground[..., 6:, :])
     monkeypatch.setitem(sys.modules, "pymatting", None)
     with pytest.raises(wb.check.NotAvailable, match="pymatting"):
         matted.edited(trimap, solve=True)

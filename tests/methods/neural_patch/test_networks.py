@@ -105,6 +105,11 @@ def test_files_that_are_not_vgg19(state, tmp_path, capsys):
     (tmp_path / "b.safetensors").write_bytes(b"nonsense")
     with pytest.raises(check.NotAvailable, match="not readable as weights"):
         load_network(tmp_path / "b.safetensors")
+    for content in (b"", b"<html>404 not found</html>", bytes(range(256)) * 9):  # downloads that went wrong
+        (tmp_path / "c.pth").write_bytes(content)
+        with pytest.raises(check.NotAvailable, match=r"c.pth is not readable as weights: .*Get it anew\.$") as told:
+            load_network(tmp_path / "c.pth")
+        assert "weights_only" not in str(told.value)  # PyTorch advises to execute what is in it
 
 
 def test_missing_weights_say_what_to_do(tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ def test_files_that_are_no_checkpoint(tmp_path, capsys):
         load_published(tmp_path / "hostile.pt")
     assert "executed" not in capsys.readouterr().out
     (tmp_path / "cut.safetensors").write_bytes(b"nothing")
-    with pytest.raises(check.NotAvailable, match="cannot be read"):
+    with pytest.raises(check.NotAvailable, match="cut.safetensors is not readable as weights"):
         load_published(tmp_path / "cut.safetensors")
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(check.NotAvailable, match="holds a list, expected a dictionary"):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from workbench import check
-from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
+from workbench.diffusion.libraries import ConfigMixin, ModelMixin, register_to_config
 from workbench.diffusion.models import SIZE, seeded
 from workbench.image import from_signed, to_signed
 
@@ -111,11 +111,9 @@ def load_context_encoder(source="adversarial") -> ContextEncoder:
     Example:
         >>> block = predict(load_context_encoder("l2"), photo)
     """
-    from workbench.diffusion.pipelines import find_folder
+    from workbench.diffusion.pipelines import load_part
 
-    name = VARIANTS.get(source, source) if isinstance(source, str) else source
-    with quiet():
-        return ContextEncoder.from_pretrained(find_folder(name), use_safetensors=True).eval()
+    return load_part(ContextEncoder, VARIANTS.get(source, source) if isinstance(source, str) else source)
 
 
 def middle(side: int) -> slice:

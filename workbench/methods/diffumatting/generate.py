@@ -84,6 +84,8 @@ class Matted:
     def edited(self, trimap: torch.Tensor, solve: bool = False) -> "Matted":
         """The same with a matte that agrees with a trimap, such as one drawn in the mask editor.
 
+        Where nothing was seen of the thing so far, its colour is the picture's.
+
         Args:
             trimap: (1, 1, H, W): 1 and 0 are taken as they are; 0.5 keeps the matte there is.
             solve: where it is 0.5 closed-form matting is asked instead (PyMatting), and colours are estimated anew.
@@ -94,7 +96,9 @@ class Matted:
         if solve:
             alpha = greenpost.apply_trimap(greenpost.closed_form(self.image, trimap), trimap)
             return replace(self, alpha=alpha, foreground=greenpost.estimate_foreground(self.image, alpha))
-        return replace(self, alpha=greenpost.apply_trimap(self.alpha, trimap))
+        alpha = greenpost.apply_trimap(self.alpha, trimap)
+        unseen = (self.alpha <= greenpost.BACKGROUND) & (alpha == 1)
+        return replace(self, alpha=alpha, foreground=torch.where(unseen, self.image, self.foreground))
 
 
 OWN = ("self", "kwargs", "prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")

@@ -9,9 +9,8 @@ from safetensors.torch import load_file
 
 from workbench import check
 from workbench.diffusion import load_pipeline
-from workbench.diffusion.libraries import quiet
 from workbench.diffusion.lora import ADAPTER, load_lora, lora_layers, remove_lora
-from workbench.diffusion.pipelines import find_folder
+from workbench.diffusion.pipelines import find_folder, load_part
 from workbench.methods.diffumatting.decoding import load_decoder
 from workbench.methods.diffumatting.networks import GreenRefiner, MattingHead, MattingNetwork, decoder_channels
 from workbench.methods.diffumatting.task import ABOUT, CANVAS, HEAD, LORA
@@ -75,8 +74,7 @@ def load_diffumatting(source="tiny-diffumatting", refiner="tiny-greenpost", *, p
         load_decoder(pipe.vae, told["decoder"])
     load_lora(pipe, folder / LORA)
     fuse_lora(pipe)
-    with quiet():
-        head = MattingHead.from_pretrained(folder / HEAD, use_safetensors=True).eval().to(pipe.unet.device)
+    head = load_part(MattingHead, folder, HEAD).to(pipe.unet.device)
     canvas = load_file(folder / CANVAS)["canvas"].float() if (folder / CANVAS).exists() else None
     return DiffuMatting(pipe, head, None if refiner is None else load_refiner(refiner).to(pipe.unet.device), canvas)
 
@@ -87,8 +85,7 @@ def load_refiner(source="tiny-greenpost") -> GreenRefiner:
     Raises:
         NotAvailable: its files are missing or damaged.
     """
-    with quiet():
-        return GreenRefiner.from_pretrained(find_folder(source), use_safetensors=True).eval()
+    return load_part(GreenRefiner, source)
 
 
 def load_matting_network(source="tiny-matting") -> MattingNetwork:
@@ -97,8 +94,7 @@ def load_matting_network(source="tiny-matting") -> MattingNetwork:
     Raises:
         NotAvailable: its files are missing or damaged.
     """
-    with quiet():
-        return MattingNetwork.from_pretrained(find_folder(source), use_safetensors=True).eval()
+    return load_part(MattingNetwork, source)
 
 
 @torch.no_grad()

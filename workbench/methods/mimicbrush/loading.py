@@ -15,9 +15,9 @@ from torch import nn
 from workbench import check
 from workbench.diffusion.classifier import load_classifier
 from workbench.diffusion.depth import load_depth
-from workbench.diffusion.libraries import AutoencoderKL, UNet2DConditionModel, quiet
+from workbench.diffusion.libraries import AutoencoderKL, UNet2DConditionModel
 from workbench.diffusion.models import config_of, grow_input
-from workbench.diffusion.pipelines import find_folder, load_pipeline
+from workbench.diffusion.pipelines import find_folder, load_part, load_pipeline
 from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.weight_files import read_weights
 from workbench.methods.mimicbrush.attention import names_after_reading
@@ -90,10 +90,9 @@ def load_mimicbrush(source=NAME) -> MimicBrush:
         >>> model = load_mimicbrush()
     """
     folder = find_folder(source)
-    with quiet():
-        adapters = Adapters.from_pretrained(folder / "adapters", use_safetensors=True)
-        own = folder / "reference"
-        reference = UNet2DConditionModel.from_pretrained(own, use_safetensors=True) if own.is_dir() else None
+    adapters = load_part(Adapters, folder, "adapters")
+    own = (folder / "reference").is_dir()
+    reference = load_part(UNet2DConditionModel, folder, "reference") if own else None
     config = adapters.config
     t2i = load_pipeline(config.base)
     _check_same(config.digest, digest_of(t2i.unet, t2i.vae.encoder), source, config.base)
@@ -105,8 +104,7 @@ def load_mimicbrush(source=NAME) -> MimicBrush:
 def _imitative(folder: Path, config) -> UNet2DConditionModel:
     """The imitative U-Net: stored whole, or what learnt of it put into the inpainting model's."""
     if not (folder / LEARNT_FILE).exists():
-        with quiet():
-            return UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+        return load_part(UNet2DConditionModel, folder, "unet")
     before = load_pipeline(config.inpaint).unet
     _check_same(config.inpaint_digest, digest_of(before), folder.name, config.inpaint)
     unet, learnt = grow_input(before, sum(CHANNELS.values())), read_weights(folder / LEARNT_FILE)

@@ -11,9 +11,9 @@ from workbench.lenses.correspondence.matches import Matches
 from workbench.methods.realfill.crops import check_references
 
 FEW, FEW_EACH = 5, 4
-"""Up to so many matches of the best sample, or so many a reference, say nothing (RealFill's figure 6: 9 are few). Of the
-benchmark's true pictures, with three references each, one in ten has so few; with those of another scene all but one of
-144."""
+"""Up to so many matches of the best sample, or so many a reference, say nothing (RealFill's figure 6: 9 are few). Of
+the benchmark's true pictures, with three references each, one in ten has so few; with those of another scene all but
+one of 144."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from workbench import check
 from workbench.diffusion.classifier import CELL, Classifier
 from workbench.diffusion.export import write_model
-from workbench.diffusion.libraries import ConfigMixin, ModelMixin, quiet, register_to_config
+from workbench.diffusion.libraries import ConfigMixin, ModelMixin, register_to_config
 from workbench.diffusion.models import seeded
 from workbench.diffusion.train import add_arguments, carry_out, read_pictures
 from workbench.diffusion.training import ModelTask, tiled
@@ -70,10 +70,9 @@ def load_detector(source=NAME) -> Detector:
     Raises:
         NotAvailable: its files are missing or damaged; the message names the file.
     """
-    from workbench.diffusion.pipelines import find_folder
+    from workbench.diffusion.pipelines import load_part
 
-    with quiet():
-        return Detector.from_pretrained(find_folder(source), use_safetensors=True).eval()
+    return load_part(Detector, source)
 
 
 def boxes_of(ids: torch.Tensor, things: list[str], labels) -> list[tuple[int, tuple[int, int, int, int]]]:

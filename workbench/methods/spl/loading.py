@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from workbench import check
-from workbench.diffusion.libraries import quiet
 from workbench.diffusion.weight_files import read_weights
 from workbench.methods.spl.networks import SplGenerator
 
@@ -66,12 +65,11 @@ def load_spl(source="full") -> SplGenerator:
     Example:
         >>> completion = complete(load_spl(), photo, mask)
     """
-    from workbench.diffusion.pipelines import find_folder
+    from workbench.diffusion.pipelines import load_part
 
     if Path(source).suffix in FILES:
         return load_published(source)
-    with quiet():
-        return SplGenerator.from_pretrained(find_folder(VARIANTS.get(source, source)), use_safetensors=True).eval()
+    return load_part(SplGenerator, VARIANTS.get(source, source))
 
 
 def published_name(name: str) -> str:
