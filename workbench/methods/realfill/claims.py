@@ -12,7 +12,8 @@ import torch
 
 from workbench import data, metrics
 from workbench import mask as masks
-from workbench.claims import Claim
+from workbench.claims import Claim, Finding
+from workbench.diffusion.classifier import Classifier, load_classifier
 from workbench.diffusion.filling import crop_round_hole, sample_hole
 from workbench.diffusion.lora import remove_lora
 from workbench.lenses import trials
@@ -36,6 +37,8 @@ TUNING = {"batch_size": 4, "learning_rate": 5e-3}
 SEEDS = range(4)
 MANY_SEEDS = range(16)
 SAMPLING = {"num_inference_steps": 20, "side": SIDE}
+COLUMNS = ("PSNR", "SSIM", "tiny_perceptual", "gradients")
+"""Of the table: the paper's first two, our stand-in for its LPIPS, and gradient similarity."""
 
 
 def model():
@@ -46,6 +49,12 @@ def model():
 def painter():
     """tiny-t2i, loaded once: what DreamBooth teaches."""
     return trials.model("tiny-t2i")
+
+
+@functools.cache
+def classifier() -> Classifier:
+    """The bundled one, loaded once: for tiny_perceptual."""
+    return load_classifier().requires_grad_(False)
 
 
 def quality(fills: torch.Tensor, scene) -> torch.Tensor:
@@ -204,25 +213,59 @@ def target_masks() -> dict:
     return {"random - own hole, dB": minus(scores(), own), "own hole, dB": own}
 
 
-def baselines_lose() -> dict:
-    """R10."""
-    ways = ("exemplar", "DreamBooth", "homography", "patches", "caption only")
-    paints, after, found = painter(), scores(), {way: [] for way in ways}
+@functools.cache
+def ways(name: str) -> dict[str, torch.Tensor]:
+    """A scene's hole filled in all ways that R10 compares, in the order of the paper's table: (S, 3, H, W) each."""
+    scene, hole = data.scene(name), data.scene(name).masks[HOLE]
+    references = [scene.references[k] for k in REFERENCES]
     given = {"steps": STEPS, **SAMPLING}
+    return {
+        "caption only": untuned(name),
+        "exemplar": exemplar(model(), scene.target, hole, references, SEEDS, word=TUNING, **given),
+        "homography": warp(scene.target, hole, references)[0],
+        "patches": inpaint(scene.target, hole, "patchmatch", references=references, progress=False).image,
+        "DreamBooth": dreambooth(painter(), scene.target, hole, references, SEEDS, tuning=TUNING, **given),
+        "RealFill": tuned(name)["samples"],
+    }
+
+
+def measured(fills: torch.Tensor, scene) -> dict[str, float]:
+    """Means over fills (S, 3, H, W) of what `COLUMNS` names, in the hole."""
+    truth, hole = scene.target.expand_as(fills), scene.masks[HOLE].expand(len(fills), -1, -1, -1)
+    found = {"PSNR": metrics.psnr, "SSIM": metrics.ssim, "gradients": metrics.gradient_similarity}
+    means = {column: measure(fills, truth, hole).mean().item() for column, measure in found.items()}
+    return means | {"tiny_perceptual": classifier().distance(fills, truth, hole).mean().item()}
+
+
+def baselines_lose() -> dict:
+    """R10; the effect is RealFill's lead over the best of the others."""
+    table = {way: {column: [] for column in COLUMNS} for way in ways(data.scenes()[0])}
     for name in data.scenes():
-        scene, hole = data.scene(name), data.scene(name).masks[HOLE]
-        references = [scene.references[k] for k in REFERENCES]
-        fills = {
-            "exemplar": exemplar(model(), scene.target, hole, references, SEEDS, word=TUNING, **given),
-            "DreamBooth": dreambooth(paints, scene.target, hole, references, SEEDS, tuning=TUNING, **given),
-            "homography": warp(scene.target, hole, references)[0],
-            "patches": inpaint(scene.target, hole, "patchmatch", references=references, progress=False).image,
-            "caption only": untuned(name),
-        }
-        for way in ways:
-            found[way].append(quality(fills[way], scene).mean().item())
-    gains = {f"RealFill - {way}, dB": minus(after, found[way]) for way in ways}
-    return {**gains, "RealFill, dB": after, **{f"{way}, dB": values for way, values in found.items()}}
+        for way, fills in ways(name).items():
+            for column, value in measured(fills, data.scene(name)).items():
+                table[way][column].append(value)
+    after = table["RealFill"]["PSNR"]
+    others = sorted((way for way in table if way != "RealFill"), key=lambda way: -sum(table[way]["PSNR"]))
+    gains = {f"RealFill - {way}, dB": minus(after, table[way]["PSNR"]) for way in others}
+    return gains | {f"{way}: {column}": values for way in table for column, values in table[way].items()}
+
+
+def bench_table(finding: Finding) -> str:
+    """The paper's table 1 for our scenes, from R10's finding: Markdown, a way of filling a row, means with intervals.
+
+    DreamSim, DINO and CLIP need weights that are not bundled; `workbench.metrics` has them for those who have.
+
+    Example:
+        >>> print(bench_table(wb.claims.load_finding("R10")))
+    """
+    arrows = {"PSNR": "PSNR, dB, higher", "SSIM": "SSIM, higher", "gradients": "gradients, higher"}
+    heads = [arrows.get(column, f"{column}, lower") for column in COLUMNS]
+    names = [name.removesuffix(": PSNR") for name in finding.quantities if name.endswith(": PSNR")]
+    lines = [["in the hole", *heads], ["---"] * (len(heads) + 1)]
+    for way in names:
+        cells = [finding.quantities[f"{way}: {column}"] for column in COLUMNS]
+        lines.append([way, *(f"{q.mean:.3g} [{q.low:.3g}, {q.high:.3g}]" for q in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def own_references_help() -> dict:
