@@ -56,7 +56,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A mean over ``n`` values and its 95 % interval, from 2,000 draws with replacement."""
+    """A mean over ``n`` values and its 95 % interval, from 2,000 draws with replacement; a single value has none."""
 
     mean: float
     low: float
@@ -64,7 +64,7 @@ class Quantity:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.n}"
+        return f"{self.mean:.3g}{f' [{self.low:.3g}, {self.high:.3g}]' if self.n > 1 else ''}, n = {self.n}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """One of `VERDICTS`."""
+        """One of `VERDICTS`; open where there is but one value."""
+        if self.effect.n == 1:
+            return "open"
         return "holds" if self.effect.low > 0 else "fails" if self.effect.high < 0 else "open"
 
     def save(self, folder=None) -> Path:

@@ -94,3 +94,12 @@ def sha256(file: Path) -> str:
     """The checksum of a file, as 64 hexadecimal digits."""
     with Path(file).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def digest_of(*networks: nn.Module) -> str:
+    """Sixteen digits that change with the weights, as they are stored in half precision."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for value in network.state_dict().values():
+            digest.update(value.detach().half().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -186,6 +186,10 @@ def test_the_factory(model, tmp_path):
     assert (mattes[1].alpha - made.alpha).abs().max() <= 0.5 / 255 + 1e-6
     with pytest.raises(ValueError, match="was begun with other seed"):
         make_dataset(3, folder, prompts, seed=6, model=model, **CALL)
+    with torch.no_grad():
+        next(model.head.parameters()).add_(0.5)
+    with pytest.raises(ValueError, match="was begun with other model"):
+        make_dataset(3, folder, prompts, seed=5, model=model, **CALL)
     with pytest.raises(ValueError, match="prompts is 'a ball', expected a list"):
         make_dataset(1, tmp_path / "no", "a ball", model=model)
     with pytest.raises(FileNotFoundError, match=r"manifest.json is not there"):

@@ -8,8 +8,9 @@ import torch
 from tests.stepping.narrow import inpainting, text_to_image
 from workbench.diffusion.classifier import make_classifier
 from workbench.diffusion.depth import make_depth
+from workbench.diffusion.export import digest_of
 from workbench.methods.mimicbrush.conditions import ClassifierStates, Disparity
-from workbench.methods.mimicbrush.model import MimicBrush, digest_of
+from workbench.methods.mimicbrush.model import MimicBrush
 from workbench.methods.mimicbrush.networks import make_imitator
 
 CLASSIFIER = (4, 5, 6, 9, 8)

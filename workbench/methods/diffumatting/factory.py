@@ -12,11 +12,12 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from workbench import check
+from workbench.diffusion.export import digest_of
 from workbench.image import save_image
 from workbench.methods.diffumatting.data import SpriteMattes
 from workbench.methods.diffumatting.evaluation import gsg
 from workbench.methods.diffumatting.generate import generate
-from workbench.methods.diffumatting.loading import DiffuMatting
+from workbench.methods.diffumatting.loading import DiffuMatting, bundled_model
 
 MANIFEST = "manifest.json"
 PARTS = ("image", "alpha", "foreground")
@@ -51,7 +52,7 @@ def make_dataset(
         The folder; ``FolderMattes(folder, "foregrounds", captions(folder))`` reads it.
 
     Raises:
-        ValueError: no prompts, or a folder begun with other prompts, seed or options.
+        ValueError: no prompts, or a folder begun with other prompts, seed, options or another model.
 
     Source: DiffuMatting (Hu et al., ECCV 2024): the matting data factory.
 
@@ -62,8 +63,14 @@ def make_dataset(
     check.seed(seed)
     if isinstance(prompts, str) or not len(prompts) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError(f"prompts is {prompts!r}, expected a list of strings, at least one.")
-    folder = Path(folder)
-    plan = {"seed": seed, "prompts": list(prompts), "options": {key: repr(v) for key, v in sorted(options.items())}}
+    folder, model = Path(folder), model or bundled_model()
+    painter = digest_of(model.pipe.unet, model.pipe.text_encoder, model.pipe.vae, model.head)
+    plan = {
+        "model": painter,
+        "seed": seed,
+        "prompts": list(prompts),
+        "options": {key: repr(v) for key, v in sorted(options.items())},
+    }
     told = _begun(folder, plan)
     for k in tqdm(range(n), unit="thing", disable=not progress):
         name = f"{k:05d}"

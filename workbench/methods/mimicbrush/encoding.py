@@ -10,10 +10,11 @@ from tqdm.auto import tqdm
 
 from workbench import check
 from workbench import mask as masks
+from workbench.diffusion.export import digest_of
 from workbench.diffusion.latents import claim
 from workbench.diffusion.training_data import generator
 from workbench.image import to_signed
-from workbench.methods.mimicbrush.model import MimicBrush, digest_of
+from workbench.methods.mimicbrush.model import MimicBrush
 from workbench.methods.mimicbrush.pairs import Pair, Pairs
 
 SHARD = 128

@@ -15,6 +15,7 @@ from torch import nn
 from workbench import check
 from workbench.diffusion.classifier import load_classifier
 from workbench.diffusion.depth import load_depth
+from workbench.diffusion.export import digest_of
 from workbench.diffusion.libraries import AutoencoderKL, UNet2DConditionModel
 from workbench.diffusion.models import config_of, grow_input
 from workbench.diffusion.pipelines import find_folder, load_part, load_pipeline
@@ -22,7 +23,7 @@ from workbench.diffusion.tokenizer import token_ids
 from workbench.diffusion.weight_files import read_weights
 from workbench.methods.mimicbrush.attention import names_after_reading
 from workbench.methods.mimicbrush.conditions import ClassifierStates, Disparity
-from workbench.methods.mimicbrush.model import MimicBrush, digest_of
+from workbench.methods.mimicbrush.model import MimicBrush
 from workbench.methods.mimicbrush.networks import CHANNELS, Adapters, Imitator, make_imitator
 
 NAME = "tiny-mimicbrush"

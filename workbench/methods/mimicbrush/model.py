@@ -1,6 +1,5 @@
 """MimicBrush whole: the two U-Nets with autoencoder, image encoder, depth estimator and noise schedule."""
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -157,12 +156,3 @@ class MimicBrush(nn.Module):
             nothing=self.image_encoder.nothing(len(reference)),
             depth_map=depth_map,
         )
-
-
-def digest_of(*networks: nn.Module) -> str:
-    """Sixteen digits that change with the weights, as they are stored in half precision."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for value in network.state_dict().values():
-            digest.update(value.detach().half().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
