@@ -211,7 +211,7 @@ def with_texture(scene: Scene, thing: int | str, material: Material | None = Non
     """
     from workbench.world.materials import PATTERNS  # which needs this file
 
-    index = _index(scene, thing)
+    index = index_of(scene, thing)
     old = scene.things[index]
     first = old.parts[0].material
     new = replace(material or first, **changes)
@@ -222,7 +222,7 @@ def with_texture(scene: Scene, thing: int | str, material: Material | None = Non
 
 def with_thing_moved(scene: Scene, thing: int | str, position: Vector | None = None, yaw: float | None = None) -> Scene:
     """The same scene after one thing has moved: a new position (m), a new yaw (degrees), or both."""
-    index = _index(scene, thing)
+    index = index_of(scene, thing)
     old = scene.things[index]
     changed = replace(
         old,
@@ -232,7 +232,12 @@ def with_thing_moved(scene: Scene, thing: int | str, position: Vector | None = N
     return _with_thing(scene, index, changed)
 
 
-def _index(scene: Scene, thing: int | str) -> int:
+def index_of(scene: Scene, thing: int | str) -> int:
+    """Index into ``scene.things`` of a thing, given by its index or its word: the first of that name.
+
+    Raises:
+        ValueError: no such thing.
+    """
     if isinstance(thing, str):
         return scene.find(thing)
     return check.integer(thing, "thing", 0, len(scene.things) - 1)

@@ -13,7 +13,7 @@ from workbench import mask as masks
 from workbench.methods.mimicbrush import claims as of_mimicbrush
 from workbench.world.geometry import Correspondences
 
-_case = of_mimicbrush.case
+_case, _texture_cases = of_mimicbrush.case, of_mimicbrush.texture_cases
 CLAIMS = {claim.name: claim for claim in of_mimicbrush.CLAIMS}
 
 
@@ -27,6 +27,14 @@ def made_up(name):
     return of_mimicbrush.Case(source, 0.9 * source.roll(3, 3), box, *told)
 
 
+def repainted(number):
+    """A case of texture transfer in place of a rendered one."""
+    source, truth, reference = (narrow.noise(1, 3, 32, 48, seed=3 * number + k) for k in range(3))
+    mask, region = masks.box((32, 48), (13, 12, 27, 18)), masks.box((20, 24), (4, 4, 20, 16))
+    truth = torch.where(mask > 0.5, truth, source)
+    return of_mimicbrush.TextureCase(source, truth, mask, reference[..., :20, :24], region)
+
+
 @pytest.fixture(scope="module")
 def small():
     """Two cases, one seed, two steps, an untrained model of 32 x 32 pixels."""
@@ -34,6 +42,7 @@ def small():
     brush.imitator.unet.register_to_config(sample_size=8)
     changed = {
         "case": made_up,
+        "texture_cases": lambda: tuple(repainted(k) for k in range(2)),
         "model": lambda name="": brush,
         "SEEDS": range(1),
         "SAMPLING": {"num_inference_steps": 2, "guidance_scale": 1.0},
@@ -83,6 +92,20 @@ def test_a_clip_hides_a_thing_that_its_reference_shows():
     seen = given.there.visible & (given.thing[0, 0] > 0.5)
     x, y = given.there.points[seen].long().T
     assert given.region[0, 0, y, x].mean() > 0.9  # where the thing's pixels went, the reference shows it
+
+
+@pytest.mark.long
+def test_textures_come_from_things_of_other_rooms(monkeypatch):
+    monkeypatch.setattr(of_mimicbrush, "TEXTURES", 1)
+    asked = []
+    monkeypatch.setattr(of_mimicbrush, "texture_case", lambda *told: asked.append(told))
+    assert _texture_cases.__wrapped__() == (None,)
+    ((scene, thing, other, donor),) = asked
+    assert scene != other
+    for room, index in ((scene, thing), (other, donor)):
+        chosen = room.things[index]
+        assert chosen.word not in of_mimicbrush.FIXED
+        assert chosen.parts[0].material.pattern != "plain"
 
 
 def test_what_the_reference_is_made_into():

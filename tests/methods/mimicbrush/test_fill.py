@@ -9,7 +9,7 @@ import workbench as wb
 from tests.methods.mimicbrush import narrow
 from tests.methods.mimicbrush.narrow import noise
 from workbench import check
-from workbench.methods.mimicbrush import fill, inner_scores, region_similarity, sample, side_by_side
+from workbench.methods.mimicbrush import fill, inner_scores, region_similarity, sample, side_by_side, texture_case
 from workbench.methods.mimicbrush.fill import cut_out, fit_reference, squared
 from workbench.methods.mimicbrush.networks import Imitator
 
@@ -239,3 +239,27 @@ def test_scores(untrained_models, monkeypatch):
     region = torch.roll(mask, (7, 11), (2, 3))
     assert region_similarity(photo, mask, moved, region) == pytest.approx(1, abs=1e-4)
     assert region_similarity(photo, mask, 1 - moved, region) < 0.9999
+
+
+@pytest.mark.long
+def test_a_case_of_texture_transfer_has_its_truth():
+    rooms = [wb.world.make_room(seed) for seed in (10_600_000, 10_600_001)]
+    words = []
+    for room in rooms:  # the largest thing that stands there, as the camera sees it
+        ids = wb.world.render(room, size=(32, 40)).ids
+        shares = {k: (ids == 1 + k).float().mean().item() for k, thing in enumerate(room.things)
+                  if thing.word not in ("wall", "floor", "window", "ceiling", "skirting", "picture")}  # fmt: skip
+        words.append(max(shares, key=shares.get))
+    ids_of_first = wb.world.render(rooms[0], size=(48, 64)).ids
+    given = texture_case(rooms[0], words[0], rooms[1], words[1], size=(48, 64))
+    assert given.source.shape == given.truth.shape == (1, 3, 48, 64)
+    assert given.mask.shape == (1, 1, 48, 64)
+    assert given.reference.shape[-2:] == given.region.shape[-2:]
+    assert given.region.any()
+    changed = (given.truth - given.source).abs().amax(1, keepdim=True)
+    assert changed[given.mask > 0.5].mean() > 10 * changed[wb.mask.grow(given.mask, 4) == 0].mean()
+    with pytest.raises(ValueError, match="dragon"):
+        texture_case(rooms[0], "dragon", rooms[1], words[1], size=(48, 64))
+    unseen = next(k for k in range(len(rooms[0].things)) if not (ids_of_first == 1 + k).any())
+    with pytest.raises(ValueError, match="is not in view"):
+        texture_case(rooms[0], unseen, rooms[1], words[1], size=(48, 64))

@@ -10,7 +10,13 @@ from workbench.methods.mimicbrush.attention import Bank, imitating, listening
 from workbench.methods.mimicbrush.augment import AUGMENTATIONS, augment
 from workbench.methods.mimicbrush.conditions import ClipStates, ReleasedDepth
 from workbench.methods.mimicbrush.encoding import encode_pairs
-from workbench.methods.mimicbrush.evaluation import inner_scores, region_similarity, side_by_side
+from workbench.methods.mimicbrush.evaluation import (
+    TextureCase,
+    inner_scores,
+    region_similarity,
+    side_by_side,
+    texture_case,
+)
 from workbench.methods.mimicbrush.fill import fill
 from workbench.methods.mimicbrush.loading import grow_mimicbrush, load_mimicbrush, load_released
 from workbench.methods.mimicbrush.masks import box_mask, grid_mask, keypoints, segment_mask
@@ -21,7 +27,7 @@ from workbench.methods.mimicbrush.train import MimicTask
 
 __all__ = [
     "AUGMENTATIONS", "Bank", "ClipStates", "Films", "MimicBrush", "MimicTask", "Pair", "Pairs", "ReleasedDepth",
-    "augment", "box_mask", "encode_pairs", "fill", "frame_pairs", "grid_mask", "grow_mimicbrush", "imitating",
-    "inner_scores", "keypoints", "listening", "load_mimicbrush", "load_released", "region_similarity", "sample",
-    "segment_mask", "side_by_side",
+    "TextureCase", "augment", "box_mask", "encode_pairs", "fill", "frame_pairs", "grid_mask", "grow_mimicbrush",
+    "imitating", "inner_scores", "keypoints", "listening", "load_mimicbrush", "load_released", "region_similarity",
+    "sample", "segment_mask", "side_by_side", "texture_case",
 ]  # fmt: skip

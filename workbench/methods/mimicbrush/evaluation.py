@@ -4,6 +4,8 @@ Baselines without code of their own: image tokens alone, ``fill(..., attend=Fals
 by matches, `wb.methods.realfill.warp`; patches of the reference, `side_by_side` and ``wb.inpaint(..., "patchmatch")``.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional
 
@@ -37,6 +39,57 @@ def side_by_side(
     h, w = check.image(reference, "reference").shape[-2:]
     beside = resize(reference, (height, max(1, round(w * height / h))))
     return torch.cat([image, beside], 3), functional.pad(mask, (0, beside.shape[-1])), width
+
+
+@dataclass(frozen=True)
+class TextureCase:
+    """Texture transfer with its truth, which no photograph has: one thing with the texture of another.
+
+    Args:
+        source: (1, 3, H, W), the thing as it was.
+        truth: (1, 3, H, W), the same room, lamps and camera; the thing has the other one's material.
+        mask: (1, 1, H, W), 1 where the thing is.
+        reference: (1, 3, h, w), what is to be imitated, cut out of its own room.
+        region: (1, 1, h, w), 1 where it is.
+    """
+
+    source: torch.Tensor
+    truth: torch.Tensor
+    mask: torch.Tensor
+    reference: torch.Tensor
+    region: torch.Tensor
+
+
+def texture_case(scene, thing: int | str, other, model: int | str, size: tuple[int, int] = (128, 128)) -> TextureCase:
+    """Renders a case of texture transfer: "this thing with that one's texture".
+
+    Args:
+        scene, thing: a `wb.world.Scene` and the thing in it whose texture changes, by index or word.
+        other, model: another scene and the thing in it whose material is taken.
+        size: (H, W) of the pictures.
+
+    Raises:
+        ValueError: no such thing, or it is not in view.
+
+    Example:
+        >>> given = texture_case(world.make_room(3), "cube", world.make_room(4), "vase")
+        >>> wb.inpaint(given.source, given.mask, "mimicbrush", reference=given.reference, keep_shape=True)
+    """
+    from workbench import world
+    from workbench.world.scene import index_of
+
+    before, shown = world.render(scene, size=size), world.render(other, size=size)
+    where = [
+        (view.ids == 1 + index_of(view.scene, name)).float()[None, None]
+        for view, name in ((before, thing), (shown, model))
+    ]
+    for name, part in zip((thing, model), where, strict=True):
+        if not part.any():
+            raise ValueError(f"{name!r} is not in view, expected a thing that the scene's camera sees.")
+    material = other.things[index_of(other, model)].parts[0].material
+    truth = world.render(world.with_texture(scene, thing, material), size=size).image
+    x0, y0, x1, y1 = masks.bounding_box(where[1])
+    return TextureCase(before.image, truth, where[0], shown.image[..., y0:y1, x0:x1], where[1][..., y0:y1, x0:x1])
 
 
 def inner_scores(result: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
