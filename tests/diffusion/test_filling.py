@@ -149,6 +149,10 @@ def test_starts_and_sides_that_are_refused(pipe):
         next(sample_hole(pipe, image, mask, start=image, strength=0.1, num_inference_steps=5))
     with pytest.raises(ValueError, match="start is"):
         next(sample_hole(pipe, image, mask, start=image[..., 1:], strength=0.5))
+    with pytest.raises(ValueError, match="start holds 2 pictures, expected one"):
+        next(sample_hole(pipe, image, mask, start=image.repeat(2, 1, 1, 1), strength=0.9))
+    with pytest.raises(TypeError, match="prompt is a NoneType, expected a string"):
+        next(sample_hole(pipe, image, mask, prompt=None))
     with pytest.raises(ValueError, match="side is 0, expected"):
         next(sample_hole(pipe, image, mask, side=0))
 

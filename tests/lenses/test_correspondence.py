@@ -651,3 +651,15 @@ def test_public_names():
     assert all(getattr(cor, name).__doc__ for name in cor.__all__)
     assert set(lenses.__all__) >= {"match", "record_features", "correspondence", "features"}
     assert wb.plot.show_matches.__doc__
+
+
+def test_points_outside_the_picture_have_no_features():
+    image = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    pair = cor.FeaturePair(image, image, (20, 24), (20, 24))
+    for point in ([24.5, 3.0], [3.0, 20.5], [-0.1, 3.0]):
+        told = rf"points holds \({point[0]:g}, {point[1]:g}\), expected .* x up to 24, y up to 20"
+        with pytest.raises(ValueError, match=told):
+            pair.best([[1.0, 1.0], point])
+        with pytest.raises(ValueError, match=told):
+            pair.heat_map(point)
+    assert pair.best([[24.0, 20.0]])[0].shape == (1, 2)  # its very corner

@@ -175,6 +175,8 @@ def sample_hole(
         >>> *_, last = sample_hole(load_pipeline("tiny-inpaint"), photo, mask, prompt="a photo of a room")
         >>> x0, y0, x1, y1 = last.box
     """
+    if not isinstance(prompt, str):
+        raise TypeError(f'prompt is a {type(prompt).__name__}, expected a string; "" for none.')
     check.integer(num_inference_steps, "num_inference_steps", 1)
     check.integer(preview_every, "preview_every", 1)
     if check.number(strength, "strength", 0, 1) < 1 and start is None:
@@ -255,6 +257,8 @@ def resize_with_hole(
 def _start(start: torch.Tensor, image: torch.Tensor, cut: Crop) -> torch.Tensor:
     """What is known of the crop, with the start in its hole: (1, 3, h, w)."""
     check.same_size(check.image(start, "start"), image, "start", "image")
+    if len(start) != 1:
+        raise ValueError(f"start holds {len(start)} pictures, expected one, (1, 3, H, W).")
     x0, y0, x1, y1 = cut.box
     return torch.where(cut.mask > 0.5, resize(start[..., y0:y1, x0:x1], cut.image.shape[-2:]), cut.image)
 

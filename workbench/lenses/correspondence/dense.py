@@ -79,7 +79,7 @@ class FeaturePair:
         Returns:
             (H, W) of b: cosine in [-1, 1].
         """
-        asked = _unit(sample_map(self.features_a, self._points([point]), self.size_a))  # (1, C)
+        asked = _unit(sample_map(self.features_a, self._points([point], self.size_a), self.size_a))  # (1, C)
         parts = [_unit(places) @ asked[0] for _, places in self._places_b("pixels")]
         return torch.cat(parts).reshape(self.size_b)
 
@@ -95,7 +95,7 @@ class FeaturePair:
             Points (N, 2) in pixels of b, and their similarity (N,), cosine in [-1, 1].
         """
         check.choice(per, "per", PER)
-        points = self._points(points)
+        points = self._points(points, self.size_a)
         asked = _unit(sample_map(self.features_a, points, self.size_a))  # (N, C)
         best = asked.new_full((len(asked),), -torch.inf)
         where = asked.new_zeros(len(asked), 2)
@@ -129,8 +129,8 @@ class FeaturePair:
         Returns:
             Points (N, 2) in b, and their similarity (N,).
         """
-        asked = _unit(sample_map(self.features_a, self._points(points_a), self.size_a))  # (N, C)
-        start = self._points(points_b)
+        asked = _unit(sample_map(self.features_a, self._points(points_a, self.size_a), self.size_a))  # (N, C)
+        start = self._points(points_b, self.size_b)
         steps = torch.arange(-4, 5, device=asked.device) / 4  # in cells
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         nearest = torch.stack([x, y], -1).view(-1, 2)
@@ -146,10 +146,19 @@ class FeaturePair:
         found = similarity.argmax(1, keepdim=True)  # (N, 1)
         return tried.gather(1, found[..., None].expand(-1, -1, 2))[:, 0], similarity.gather(1, found)[:, 0].clamp(-1, 1)
 
-    def _points(self, points) -> torch.Tensor:
+    def _points(self, points, size: tuple[int, int]) -> torch.Tensor:
+        """(N, 2) float32, in a picture of a size (H, W)."""
         if isinstance(points, torch.Tensor):
             points = points.detach().cpu().numpy()
-        return torch.from_numpy(check.points(points, at_least=0)).to(self.features_a.device, torch.float32)
+        found = torch.from_numpy(check.points(points, at_least=0)).to(self.features_a.device, torch.float32)
+        height, width = size
+        outside = (found < 0).any(1) | (found > found.new_tensor([width, height])).any(1)
+        if outside.any():
+            x, y = found[outside][0].tolist()
+            raise ValueError(
+                f"points holds ({x:g}, {y:g}), expected (x, y) in the picture: x up to {width}, y up to {height}."
+            )
+        return found
 
     def _places_b(self, per: str, mask_b: torch.Tensor | None = None):
         """Middles (M, 2) and features (M, C) of the places of b, some at a time."""

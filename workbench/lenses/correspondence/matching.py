@@ -167,7 +167,7 @@ def _match_cells(pair, mutual: bool, ratio: float | None, mask_a, mask_b, refine
 
 def _match_points(pair, points, mutual: bool, mask_a, mask_b):
     """The best pixel of b for each point of a."""
-    points_a = pair._points(points)
+    points_a = pair._points(points, pair.size_a)
     if mask_a is not None:
         points_a = points_a[inside(points_a, mask_a)]
     points_b, similarity = pair.best(points_a, mask_b=mask_b)
