@@ -109,6 +109,7 @@ def quality(pipe, scenes, steps: int) -> None:
         "without references",
         "RealFill",
         "bent references alone",
+        "begun with them, nothing learnt",
         "RealFill, begun with them",
         "autoencoder's ceiling",
     )
@@ -120,14 +121,19 @@ def quality(pipe, scenes, steps: int) -> None:
             return wb.metrics.psnr(images, target.expand_as(images), mask).mean().item()
 
         found["without references"].append(psnr(sample(pipe, target, mask, SEEDS, prompt=scene.caption)))
+        bent = {"references": scene.references[:4], "start": "warp", "progress": False}
+        found["begun with them, nothing learnt"].append(
+            psnr(wb.inpaint(target, mask, "realfill", pipe=pipe, steps=0, **bent).image)
+        )
         run = fine_tune(pipe, scene.references[:4], target, mask, steps=steps, memory=16)
         start = time.perf_counter()
         run.run(steps)
         seconds.append(time.perf_counter() - start)
         found["RealFill"].append(psnr(sample(run.pipe, target, mask, SEEDS)))
         found["bent references alone"].append(psnr(warp(target, mask, scene.references[:4])[0]))
-        given = {"references": scene.references[:4], "training": run, "start": "warp"}
-        found["RealFill, begun with them"].append(psnr(wb.inpaint(target, mask, "realfill", **given).image))
+        found["RealFill, begun with them"].append(
+            psnr(wb.inpaint(target, mask, "realfill", training=run, **bent).image)
+        )
         found["autoencoder's ceiling"].append(psnr(round_trip(vae, target)))
         gains.append(found["RealFill"][-1] - found["without references"][-1])
         remove_lora(pipe.unet)

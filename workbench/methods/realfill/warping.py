@@ -1,16 +1,38 @@
 """The references bent onto the target by homographies: a baseline, and what sampling may begin with."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from workbench import check, metrics
 from workbench import mask as masks
-from workbench.lenses.correspondence import match
+from workbench.diffusion.latents import masked_image
+from workbench.image import from_signed
+from workbench.lenses.correspondence import estimate_geometry, match
+from workbench.lenses.correspondence.matches import Matches
 from workbench.methods.realfill.crops import check_references
 
 NEAR = 0.25
 """Known pixels this near the hole tell how well a bent reference fits, as a share of the hole's area's root."""
+THRESHOLDS = (1.5, 3.0, 6.0)
+"""Of RANSAC, in pixels: each is tried, and that homography is kept whose picture fits best."""
+TENFOLD = 5.0
+"""A reference that fits better by so many dB counts ten times as much."""
+
+
+class Bent(NamedTuple):
+    """A reference as the target's camera would see a plane.
+
+    Args:
+        agreement: how well it fits the known pixels near the hole, PSNR in dB.
+        image: (1, 3, H, W), with the light of the target there: one shift for each colour.
+        seen: (1, 1, H, W), 1 where it shows something.
+    """
+
+    agreement: float
+    image: torch.Tensor
+    seen: torch.Tensor
 
 
 def warp(
@@ -19,26 +41,30 @@ def warp(
     references: Sequence[torch.Tensor] | torch.Tensor,
     *,
     method: str = "sift",
-    threshold: float = 3.0,
     agreement: float = 0.0,
+    rounds: int = 3,
     seed: int = 0,
     **options,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bends each reference onto the target by a homography between their matches; what they show of the hole is taken.
+    """Bends each reference onto the target by a homography between their matches; their mean fills the hole.
 
-    Right for a flat scene or a camera that only turns; depth comes out doubled or broken. The reference that shows the
-    known pixels round the hole best goes first, the next ones fill what it does not show:
+    Right for a flat scene or a camera that only turns; depth comes out doubled or broken. Each reference counts by how
+    well it fits the known pixels round the hole:
 
-    agreement = PSNR(bent reference, target) over known pixels near the hole
+    result = sum w_r bent_r / sum w_r over those r that show the pixel,  w_r = 10^(agreement_r / 5 dB),
+    agreement_r = PSNR(bent_r, target) over known pixels near the hole
 
-    The number of agreeing matches would choose wrongly: a row of equal windows agrees with itself one window on.
+    The number of agreeing matches would choose wrongly: a row of equal windows agrees with itself one window on. An
+    empty hole spoils the descriptors of points beside it, so matching is repeated with the hole filled by what the
+    first round gave.
 
     Args:
         target, mask: (1, 3, H, W) and (1, 1, H, W), 1 = hole.
         references: (1, 3, H, W) each.
         method: of `wb.match`; points in the hole do not count.
-        threshold, seed: of RANSAC.
         agreement: references below are left out, dB; 0 takes all that have a homography.
+        rounds: how often it is matched.
+        seed: of RANSAC.
         **options: of `wb.match`.
 
     Returns:
@@ -47,6 +73,9 @@ def warp(
 
     Raises:
         ValueError: shapes, or no references.
+
+    Source: TransFill (Zhou et al., CVPR 2021) bends by several homographies, relights, and merges what comes out by
+        trained networks; here one homography a reference, a shift of each colour, and a mean.
 
     Example:
         >>> warped, rest = warp(scene.target, scene.masks["side"], scene.references)
@@ -57,21 +86,43 @@ def warp(
     if not references:
         raise ValueError("references is empty, expected at least one picture of the scene.")
     check.number(agreement, "agreement", 0)
-    out, rest = torch.where(mask > 0.5, torch.full_like(target, 0.5), target), mask.clone()
-    near, found = masks.grow(mask, max(4, NEAR * mask.sum().sqrt().item())) - mask, []
-    for reference in references:
-        matches = match(
-            out, reference, method, mask_a=1 - mask, ransac="homography", threshold=threshold, seed=seed, **options
-        )
-        if matches.geometry.matrix is not None:
-            bent, seen = _bent(reference, matches.geometry, tuple(target.shape[-2:]))
-            shown = near * seen
-            level = metrics.psnr(bent, target, shown).item() if shown.any() else 0.0
-            found += [(level, bent, seen)] if level >= agreement else []
-    for _, bent, seen in sorted(found, key=lambda entry: -entry[0]):
-        out = torch.where(rest * seen > 0.5, bent, out)
-        rest = rest * (1 - seen)
-    return out, rest
+    check.integer(rounds, "rounds", 1)
+    view, rest = from_signed(masked_image(target, mask, "smooth")).to(target), mask
+    best: list[Bent | None] = [None] * len(references)
+    for _ in range(rounds):
+        for k, reference in enumerate(references):
+            matches = match(view, reference, method, mask_a=1 - mask, **options)
+            tried = [best[k], *(_fitted(reference, target, mask, matches, t, seed) for t in THRESHOLDS)]
+            best[k] = max((one for one in tried if one), key=lambda one: one.agreement, default=None)
+        found = [one for one in best if one and one.agreement >= agreement]
+        if not found:
+            break
+        mean, seen = _mean(found)
+        view, rest = torch.where(mask * seen > 0.5, mean, view), mask * (1 - seen)
+    out = torch.where(rest > 0.5, torch.full_like(target, 0.5), view)
+    return torch.where(mask > 0.5, out, target), rest
+
+
+def _fitted(reference, target, mask, matches: Matches, threshold: float, seed: int) -> Bent | None:
+    """A reference bent by the homography that most matches agree with, and relit; None where there is none."""
+    geometry = estimate_geometry(matches.points_a, matches.points_b, threshold=threshold, seed=seed)
+    if geometry.matrix is None:
+        return None
+    bent, seen = _bent(reference, geometry, tuple(target.shape[-2:]))
+    near = (masks.grow(mask, max(4, NEAR * mask.sum().sqrt().item())) - mask) * seen
+    if not near.any():
+        return Bent(0.0, bent, seen)
+    bent = (bent + ((target - bent) * near).sum((2, 3), keepdim=True) / near.sum()).clamp(0, 1)
+    return Bent(metrics.psnr(bent, target, near).item(), bent, seen)
+
+
+def _mean(found: list[Bent]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of bent references, weighted, (1, 3, H, W), and where any of them shows something, (1, 1, H, W)."""
+    most = max(one.agreement for one in found)
+    weights = [10 ** ((one.agreement - most) / TENFOLD) * one.seen for one in found]
+    total = sum(weights)
+    mean = sum(w * one.image for w, one in zip(weights, found, strict=True)) / total.clamp(min=1e-12)
+    return mean, (total > 0).to(mean)
 
 
 def _bent(reference: torch.Tensor, geometry, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
