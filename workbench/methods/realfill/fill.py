@@ -27,7 +27,7 @@ REPORTS = 20
 """How often fine-tuning tells how far it is."""
 AT_ONCE = 8
 """Seeds that are sampled side by side."""
-AGREEMENT = 16.0
+AGREEMENT = 19.0
 """A bent reference that shows the known pixels round the hole worse than this, in dB, is no start."""
 RANKED_BY = ("sift", "dift")
 """What `fill` can rank by; `rank` takes more."""
@@ -80,9 +80,10 @@ def fill(
         num_inference_steps: the paper takes 200; small models are better with few.
         guidance_scale: up to 1 there is none, as in the paper.
         scheduler: "ddpm" as in the paper, "pipeline" for the pipeline's own, or any scheduler of diffusers.
-        start: what the hole holds under the first noise, (1, 3, H, W), such as another method's result. "warp": the
-            references bent onto the target, where one of them fits the known pixels round the hole and they show nearly
-            all of it, else pure noise. None: pure noise, as in the paper.
+        start: what the hole holds under the first noise, (1, 3, H, W), such as another method's result: that of
+            "patchmatch" with the same references where the scene is deep. "warp": the references bent onto the target,
+            where one of them fits the known pixels round the hole and they show nearly all of it, else pure noise.
+            None: pure noise, as in the paper.
         strength: how much noise a start gets, as in `sample_hole`; so little keeps nearly all of it.
         rank_by: how `rank` matches, "sift" or "dift".
         context: room round the hole, as a share of its longer side.
@@ -118,7 +119,7 @@ def fill(
         pipe, prompt, side = run.pipe, run.task.prompt, run.task.side
     scheduler = _scheduler(pipe, scheduler)
     seeds = [(seed + k) % 2**63 for k in range(samples)]
-    start = _begun(start, image, mask, references)
+    start = _begun(start, image, mask, references, seed)
     if start is not None:
         check.same_size(check.image(start, "start"), image, "start", "image")
         if int(num_inference_steps * check.number(strength, "strength", 0, 1)) < 1:
@@ -197,14 +198,14 @@ def sample(
     return seams.seamless(image.expand_as(filled), filled, mask)
 
 
-def _begun(start, image: torch.Tensor, mask: torch.Tensor, references) -> torch.Tensor | None:
+def _begun(start, image: torch.Tensor, mask: torch.Tensor, references, seed: int) -> torch.Tensor | None:
     """What the hole holds under the first noise, (1, 3, H, W); None: nothing but noise."""
     if not isinstance(start, str):
         return start
     check.choice(start, "start", ("warp",))
     if not references:
         return None
-    warped, rest = warp(image, mask, references, agreement=AGREEMENT)
+    warped, rest = warp(image, mask, references, agreement=AGREEMENT, seed=seed)
     if rest.sum() > (1 - SHOWN) * mask.sum():
         return None
     return from_signed(masked_image(warped, rest, "smooth"))
