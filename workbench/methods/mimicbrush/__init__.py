@@ -3,7 +3,8 @@
 The rooms: `attention` joins two U-Nets, `networks` holds them and what is trained between, `conditions` what they are
 told of a picture, `model` all of it; `sampling` draws pictures, `fill` serves any photograph. `pairs`, `augment` and
 `masks` make what is learnt from, `pointing` says what the rendered world knows of it, `encoding` and `train` learn;
-`loading` reads the bundled and the released weights, `evaluation` has scores and a baseline.
+`loading` reads the bundled and the released weights, `evaluation` has scores, a baseline, and texture transfer with its
+truth.
 """
 
 from workbench.methods.mimicbrush.attention import Bank, imitating, listening

@@ -1,11 +1,11 @@
 """Claims about MimicBrush, measured on the benchmark's clips: films that nobody has learnt from, with exact truth.
 
 One value a clip: an early frame is the source, a later one the reference, the hole a box about a thing that moves. All
-claims share fills, which are kept.
+claims share fills, which are kept. But C12 has rooms of its own, rendered with the truth of texture transfer.
 
-C1, C5, C7, C8 and C11 ask the bundled model; C9 also asks one trained as long in the other reading; C2, C3, C4 and C10
-ask short trainings of equal budget. These lie in `trials.TRAINED`, each trained as `TRAININGS` says; one that is
-missing is an error that tells the command.
+C1, C5, C7, C8, C11 and C12 ask the bundled model; C9 also asks one trained as long in the other reading; C2, C3, C4
+and C10 ask short trainings of equal budget. These lie in `trials.TRAINED`, each trained as `TRAININGS` says; one that
+is missing is an error that tells the command.
 
 Not asked: C6 (mid and up blocks against all blocks), as the training joins mid and up only. Of C7 the second half, that
 part composition does not suffer from dropped depth, would need a training without dropping, which has no option.

@@ -1,4 +1,4 @@
-"""How well a result imitates, and what it has to beat.
+"""How well a result imitates, what it has to beat, and texture transfer with its truth.
 
 Baselines without code of their own: image tokens alone, ``fill(..., attend=False)``; the reference bent onto the source
 by matches, `wb.methods.realfill.warp`; patches of the reference, `side_by_side` and ``wb.inpaint(..., "patchmatch")``.
@@ -60,12 +60,12 @@ class TextureCase:
     region: torch.Tensor
 
 
-def texture_case(scene, thing: int | str, other, model: int | str, size: tuple[int, int] = (128, 128)) -> TextureCase:
+def texture_case(scene, thing: int | str, other, donor: int | str, size: tuple[int, int] = (128, 128)) -> TextureCase:
     """Renders a case of texture transfer: "this thing with that one's texture".
 
     Args:
         scene, thing: a `wb.world.Scene` and the thing in it whose texture changes, by index or word.
-        other, model: another scene and the thing in it whose material is taken.
+        other, donor: another scene and the thing in it whose material is taken.
         size: (H, W) of the pictures.
 
     Raises:
@@ -81,12 +81,12 @@ def texture_case(scene, thing: int | str, other, model: int | str, size: tuple[i
     before, shown = world.render(scene, size=size), world.render(other, size=size)
     where = [
         (view.ids == 1 + index_of(view.scene, name)).float()[None, None]
-        for view, name in ((before, thing), (shown, model))
+        for view, name in ((before, thing), (shown, donor))
     ]
-    for name, part in zip((thing, model), where, strict=True):
+    for name, part in zip((thing, donor), where, strict=True):
         if not part.any():
             raise ValueError(f"{name!r} is not in view, expected a thing that the scene's camera sees.")
-    material = other.things[index_of(other, model)].parts[0].material
+    material = other.things[index_of(other, donor)].parts[0].material
     truth = world.render(world.with_texture(scene, thing, material), size=size).image
     x0, y0, x1, y1 = masks.bounding_box(where[1])
     return TextureCase(before.image, truth, where[0], shown.image[..., y0:y1, x0:x1], where[1][..., y0:y1, x0:x1])

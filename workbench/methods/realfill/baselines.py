@@ -1,9 +1,10 @@
 """What RealFill has to beat with the same references, and what else a model that learnt a scene can paint.
 
-`warp` is a homography. `exemplar` has the baseline that is shown one reference in place of a text, `dreambooth` the one
-that learns all of them with a text-to-image model. A text alone is ``sample(pipe, target, mask, seeds,
-prompt=scene.caption)``; patches are ``wb.inpaint(target, mask, "patchmatch", references=references)``. What DreamBooth
-learns, whole pictures with nothing known of them, an inpainting model learns by ``fine_tune(..., mask_policy="none")``.
+`warp` bends them by homographies. `exemplar` has the baseline that is shown one reference in place of a text,
+`dreambooth` the one that learns all of them with a text-to-image model. A text alone is ``sample(pipe, target, mask,
+seeds, prompt=scene.caption)``; patches are ``wb.inpaint(target, mask, "patchmatch", references=references)``. What
+DreamBooth learns, whole pictures with nothing known of them, an inpainting model learns by ``fine_tune(...,
+mask_policy="none")``.
 """
 
 import torch

@@ -87,12 +87,13 @@ def warp(
         raise ValueError("references is empty, expected at least one picture of the scene.")
     check.number(agreement, "agreement", 0)
     check.integer(rounds, "rounds", 1)
+    near = masks.grow(mask, max(4, NEAR * mask.sum().sqrt().item())) - mask
     view, rest = from_signed(masked_image(target, mask, "smooth")).to(target), mask
     best: list[Bent | None] = [None] * len(references)
     for _ in range(rounds):
         for k, reference in enumerate(references):
             matches = match(view, reference, method, mask_a=1 - mask, **options)
-            tried = [best[k], *(_fitted(reference, target, mask, matches, t, seed) for t in THRESHOLDS)]
+            tried = [best[k], *(_fitted(reference, target, near, matches, t, seed) for t in THRESHOLDS)]
             best[k] = max((one for one in tried if one), key=lambda one: one.agreement, default=None)
         found = [one for one in best if one and one.agreement >= agreement]
         if not found:
@@ -103,17 +104,17 @@ def warp(
     return torch.where(mask > 0.5, out, target), rest
 
 
-def _fitted(reference, target, mask, matches: Matches, threshold: float, seed: int) -> Bent | None:
+def _fitted(reference, target, near, matches: Matches, threshold: float, seed: int) -> Bent | None:
     """A reference bent by the homography that most matches agree with, and relit; None where there is none."""
     geometry = estimate_geometry(matches.points_a, matches.points_b, threshold=threshold, seed=seed)
     if geometry.matrix is None:
         return None
     bent, seen = _bent(reference, geometry, tuple(target.shape[-2:]))
-    near = (masks.grow(mask, max(4, NEAR * mask.sum().sqrt().item())) - mask) * seen
-    if not near.any():
+    both = near * seen
+    if not both.any():
         return Bent(0.0, bent, seen)
-    bent = (bent + ((target - bent) * near).sum((2, 3), keepdim=True) / near.sum()).clamp(0, 1)
-    return Bent(metrics.psnr(bent, target, near).item(), bent, seen)
+    bent = (bent + ((target - bent) * both).sum((2, 3), keepdim=True) / both.sum()).clamp(0, 1)
+    return Bent(metrics.psnr(bent, target, both).item(), bent, seen)
 
 
 def _mean(found: list[Bent]) -> tuple[torch.Tensor, torch.Tensor]:
